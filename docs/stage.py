@@ -1,0 +1,146 @@
+"""Lay out the pages of the site for Sphinx: library notebooks as nbdev processes them, executed experiments, results, log.
+`python docs/stage.py DST`, from the repository's root."""
+import ast, os, re, shutil, sys, tempfile
+from pathlib import Path
+import nbformat, yaml
+from execnb.nbio import read_nb, write_nb
+from nbdev.config import get_config
+from nbdev.processors import FilterDefaults, exec_show_docs
+from readme import ROOT, directives, relink
+
+HOST = get_config().doc_host + get_config().doc_baseurl
+CSS = """div.formula { overflow-x: auto; overflow-y: hidden; margin: 1em 0; }
+@media (max-width: 700px) { span.formula { display: inline-block; max-width: 100%; overflow-x: auto; overflow-y: hidden; vertical-align: middle; } }
+.cell_output, .cell_output .output { overflow-x: auto; }
+.bd-article img { max-width: 100%; height: auto; }
+h1, h2, h3, p, li { overflow-wrap: break-word; }
+"""
+
+
+def leave_mixed(cell):
+    "Keep nbdev from running, out of its context, a shown cell only because it imports something among other statements."
+    if cell.cell_type != "code" or {"export", "exports", "exporti"} & set(cell.directives_): return
+    kinds = {type(n) for n in ast.walk(ast.parse(cell.source))} if "import " in cell.source else set()
+    if kinds & {ast.Import, ast.ImportFrom} and kinds & {ast.Expr, ast.Assign}: cell.directives_["eval:"] = ["false"]
+
+
+class Processors(FilterDefaults):
+    "nbdev's own processors of documentation: show_doc for what is exported, hidden cells out."
+    def base_procs(self):
+        procs = super().base_procs()
+        procs.insert(procs.index(exec_show_docs), leave_mixed)
+        return procs
+
+
+def process(source, folder):
+    "Write a library notebook as nbdev processes it for documentation, and return the file."
+    nb = nbformat.read(source, 4)
+    head, text = re.match(r"(# .*\n*(?:> .*\n?)?)((?s:.*))", nb.cells[0].source).groups()
+    nb.cells[0].source = head.strip()                          # nbdev keeps only title and description of the first cell
+    if text.strip(): nb.cells.insert(1, nbformat.v4.new_markdown_cell(text.strip()))
+    nbformat.write(nb, Path(folder) / source.name)
+    nb = read_nb(Path(folder) / source.name)
+    os.environ["IN_TEST"] = "1"                                # nbdev's sign: export nothing
+    try: Processors()(nb)
+    finally: del os.environ["IN_TEST"]
+    write_nb(nb, Path(folder) / source.name)
+    return Path(folder) / source.name
+
+
+class Stage:
+    "Writes pages below one folder and copies what they link to; `pages` maps files of the repository to page names."
+    def __init__(self, dst, pages): self.dst, self.pages = dst, pages
+
+    def rename(self, depth):
+        def target(path):
+            if path in self.pages: return "../" * depth + self.pages[path]
+            if (ROOT / path).is_file():
+                (self.dst / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / path, self.dst / path)
+            return "../" * depth + path.as_posix()
+        return target
+
+    def markdown(self, text, source, page):
+        "Turn links to files into links to pages, and nbdev's links to a documentation host into links to our own pages."
+        own = {p.stem[3:]: name for p, name in self.pages.items() if p.parent == Path("nbs")}
+        text = re.sub(re.escape(HOST) + r"/(\w+)\.html(#[\w.]+)?", lambda m: f"/{own.get(m[1], 'index.ipynb')}", text)
+        return relink(text, source.parent, self.rename(page.count("/")))
+
+    def write(self, page, text):
+        (self.dst / page).parent.mkdir(parents=True, exist_ok=True)
+        (self.dst / page).write_text(text, encoding="utf-8")
+
+    def notebook(self, file, source, page, extra=""):
+        "Write the notebook `file` as `page`; its links are those of `source`."
+        nb = nbformat.read(file, 4)
+        nb.cells = [c for c in map(self.cell, nb.cells) if c is not None]
+        if extra: nb.cells.append(nbformat.v4.new_markdown_cell(extra))
+        for c in nb.cells:
+            if c.cell_type == "markdown": c.source = self.markdown(c.source, source, page)
+            for o in c.get("outputs", []):
+                if "text/markdown" in o.get("data", {}): o.data["text/markdown"] = self.markdown("".join(o.data["text/markdown"]), source, page)
+        (self.dst / page).parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nb, self.dst / page)
+
+    def cell(self, c):
+        "Translate what nbdev wrote for Quarto into what MyST-NB reads."
+        if c.cell_type == "raw":
+            head = next(yaml.safe_load_all(c.source.strip().removeprefix("---")), None) or {}
+            return nbformat.v4.new_markdown_cell(f"# {head['title']}\n\n{head.get('description', '')}") if "title" in head else None
+        if c.cell_type == "code":
+            if directives(c).get("echo", "").lower() == "false": c.metadata["tags"] = [*c.metadata.get("tags", []), "remove-input"]
+            c.source = "\n".join(l for l in c.source.splitlines() if not l.startswith("#|"))
+            for o in c.outputs:
+                if "text/markdown" in o.get("data", {}):       # show_doc: a source link, attributes and a rule
+                    text = re.sub(r'\[source\]\([^)]*\)(\{[^}]*\})?\s*|\{target="_blank"[^}]*\}', "", "".join(o.data["text/markdown"]))
+                    o.data["text/markdown"] = text.strip().removeprefix("---").lstrip()
+        return c
+
+
+def experiments():
+    "Return the experiment notebooks in the order in which dvc.yaml runs them; others follow by name."
+    chain = ROOT / "dvc.yaml"
+    order = list(dict.fromkeys(re.findall(r"nbs/experiments/(\w+)\.ipynb", chain.read_text() if chain.exists() else "")))
+    found = sorted((ROOT / "nbs/experiments").glob("*.ipynb"), key=lambda p: p.stem)
+    return sorted(found, key=lambda p: order.index(p.stem) if p.stem in order else len(order))
+
+
+def results(folder):
+    "Return the page of all tables and pictures of the default run."
+    text = ["# Results", "Tables and pictures of the default run, as the repository keeps them."]
+    for f in sorted(folder.glob("*.md")):
+        body = f.read_text(encoding="utf-8").strip()
+        text += [re.sub(r"^#+ ", "## ", body, count=1) if body.startswith("#") else f"## {f.stem}\n\n{body}"]
+    for f in sorted(folder.glob("*.png")): text += [f"## {f.stem.replace('_', ' ')}", f"![{f.stem.replace('_', ' ')}]({f.name})"]
+    return "\n\n".join(text if len(text) > 2 else [*text, "None yet: run the chain."]) + "\n"
+
+
+def toctree(caption, pages):
+    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n" + "\n".join(p.rsplit(".", 1)[0] for p in pages) + "\n```\n\n" if pages else ""
+
+
+def main(dst="docs/_src"):
+    dst = (ROOT / dst).resolve()
+    shutil.rmtree(dst, ignore_errors=True)
+    library = {p.relative_to(ROOT): p.name for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))}
+    runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
+    texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md"}.items() if (ROOT / k).exists()}
+    index = Path("nbs/index.ipynb")
+    stage = Stage(dst, library | runs | texts | {index: "index.ipynb"})
+    tree = toctree("Results", ["results.md", *(["experiments/log.md"] if Path("nbs/experiments/log.md") in texts else [])])
+    tree += toctree("Experiments", list(runs.values())) + toctree("Library", list(library.values()))
+    tree += toctree("About", ["changelog.md"] if Path("CHANGELOG.md") in texts else [])
+    with tempfile.TemporaryDirectory() as folder:
+        for source, page in library.items(): stage.notebook(process(ROOT / source, folder), source, page)
+        stage.notebook(process(ROOT / index, folder), index, "index.ipynb", tree)
+    for source, page in runs.items():
+        executed = ROOT / "results/default/notebooks" / source.name
+        if not executed.exists(): print(f"{source}: no executed copy in results/default/notebooks, shown without outputs")
+        stage.notebook(executed if executed.exists() else ROOT / source, source, page)
+    for source, page in texts.items(): stage.write(page, stage.markdown((ROOT / source).read_text(encoding="utf-8"), source, page))
+    stage.write("results.md", stage.markdown(results(ROOT / "results/default"), Path("results/default/results.md"), "results.md"))
+    stage.write("_static/dap.css", CSS)
+    shutil.copy(ROOT / "docs/conf.py", dst)
+
+
+if __name__ == "__main__": main(*sys.argv[1:])
