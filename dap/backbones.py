@@ -118,8 +118,8 @@ class DiTBackbone:
     ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.dtype, self.fingerprint, self.scheduler = dtype, fingerprint, pipe.scheduler
-        self.net = pipe.transformer.to(self.device, dtype).eval().requires_grad_(False)
-        self.vae = pipe.vae.to(self.device, torch.float32).eval().requires_grad_(False)
+        self.net = torch.nn.Module.to(pipe.transformer, self.device, dtype).eval().requires_grad_(False)
+        self.vae = torch.nn.Module.to(pipe.vae, self.device, torch.float32).eval().requires_grad_(False)
         config = self.net.config
         self.latent_shape = (config.in_channels, config.sample_size, config.sample_size)
         self.null_label = self.net.transformer_blocks[0].norm1.emb.class_embedder.num_classes
@@ -215,5 +215,5 @@ def load_backbone(
     folder = find_folder(name_or_path, revision)
     names = {int(k): v for k, v in read_index(folder).get("id2label", {}).items()}
     dtype = getattr(torch, dtype) if isinstance(dtype, str) else dtype or torch.float32
-    pipe = DiTPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipe = DiTPipeline.from_pretrained(folder, id2label=names, low_cpu_mem_usage=False, local_files_only=True)     # float32, whatever is stored
     return DiTBackbone(pipe, device=device, dtype=dtype, class_names=class_names or [names[i] for i in sorted(names)], fingerprint=hash_weights(folder))
