@@ -76,7 +76,7 @@ def distill(
     if finished(out, record): return out
     health = Health()
     work = blocks(classes, ipc, batch, whole=guide is not None and not guide.independent)
-    run_units(lambda images: sample_block(backbone, images, out, guide, seed, health, options), [{"images": w} for w in work], engine=engine, desc=f"distill {out.name}")
+    run_units(lambda images: sample_block(backbone, images, out, guide, seed, health, options), [{"images": w} for w in work], engine=engine, desc=f"distill {out.name}" if progress else None)
     record |= {"shift_over_step": health.by_t(), "images": folder_hash(out)}
     check_effect(record)
     write_json(out / "manifest.json", record)
@@ -133,4 +133,4 @@ def distill_method(
     "Load what a method needs and distil with it; return the folder as a string."
     model = load_backbone_once(backbone, dtype=dtype)
     guide = make_guide(method, bank=bank and load_bank_once(bank), modes=modes and load_modes(modes), **knobs)
-    return str(distill(model, classes, ipc, out, guide=guide, seed=seed, **sampling))
+    return str(distill(model, classes, ipc, out, guide=guide, seed=seed, progress=False, **sampling))

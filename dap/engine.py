@@ -24,12 +24,12 @@ def run_units(
     engine:str="local",
     workers:int=1,        # processes; 1 runs in this one
     threads:int=None,     # torch CPU threads of each worker; None leaves them
-    desc:str="units",
+    desc:str=None,        # of the progress bar; None shows none
 ):                        # -> list of results, in the order of the units
     "Call `function(**unit)` for every unit; the first failure stops the rest and is raised."
     if engine != "local": raise ValueError(f"unknown engine {engine!r}: choose local")
     if workers < 1 or (threads is not None and threads < 1): raise ValueError(f"workers = {workers}, threads = {threads}: at least one of each is needed")
     parallel = Parallel(workers, backend="loky" if workers > 1 else "sequential", return_as="generator", pre_dispatch="2*n_jobs")
     before = torch.get_num_threads()
-    try: return list(tqdm(parallel(delayed(call)(function, u, threads) for u in units), total=len(units), desc=desc))
+    try: return list(tqdm(parallel(delayed(call)(function, u, threads) for u in units), total=len(units), desc=desc, disable=desc is None))
     finally: torch.set_num_threads(before)

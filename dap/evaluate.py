@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['GREY', 'EIGVAL', 'EIGVEC', 'crops', 'colours', 'augment', 'normalise', 'cutmix', 'one_size', 'load', 'load_both',
-           'settings', 'scaled', 'build', 'correct', 'part_of', 'train_one', 'percent', 'evaluate', 'evaluate_cell']
+           'settings', 'scaled', 'build', 'correct', 'part_of', 'train_one', 'percent', 'evaluate', 'read_once',
+           'evaluate_cell']
 
 # %% ../nbs/12_evaluate.ipynb #ad8ba6d7
 import math
+from functools import lru_cache
 from pathlib import Path
 import timm, torch
 import torch.nn.functional as F
@@ -259,7 +261,12 @@ def evaluate(
         per_class.append([percent(right[yv == c]) for c in range(len(names))])
     return {"final": final, "best": best, "seeds": seeds, "per_class": per_class, "looks": len(r["looks_at"]), "resolved": r}
 
-# %% ../nbs/12_evaluate.ipynb #761f3740
+# %% ../nbs/12_evaluate.ipynb #64dc76ac
+@lru_cache(1)
+def read_once(root, classes, size):
+    "Read a test set into memory, once for all cells of a process."
+    return RealImages(root, classes, size=size).tensors()
+
 def evaluate_cell(
     key:dict,            # dataset, arch, ipc, method, generation_seed, network_seed
     train, val,          # ImageFolders
@@ -269,6 +276,7 @@ def evaluate_cell(
     **options,           # epochs_factor, img_size, looks, device, dtype: as in `evaluate`
 ):                       # -> final accuracy in percent
     "Evaluate one cell of a table and write it."
-    result = evaluate(train, val, key["arch"], protocol, seeds=(key["network_seed"],), **options)
+    test = read_once(str(val), tuple(RealImages(train).classes), settings(protocol, options.get("img_size"))["img_size"])
+    result = evaluate(train, test, key["arch"], protocol, seeds=(key["network_seed"],), **options)
     write_json(out, manifest("cell", **key, **result, protocol=protocol, device=result["resolved"]["device"], images=folder_hash(train)))
     return result["final"][0]

@@ -90,7 +90,11 @@ def published(
     if rows.empty: raise ValueError(f"no published numbers for {table} with {where}: look into {path}")
     cell = [f"{m:.1f}" + (f" ± {s:.1f}" if s == s else "") for m, s in zip(pd.to_numeric(rows["mean"]), pd.to_numeric(rows["std"]))]
     order = list(dict.fromkeys(rows.method))
-    return rows.assign(cell=cell).pivot_table(index=["dataset", "arch", "ipc"], columns="method", values="cell", aggfunc="first", sort=False)[order].reset_index()
+    frame = rows.assign(cell=cell).pivot_table(index=["dataset", "arch", "ipc"], columns="method", values="cell", aggfunc="first", sort=False)[order].reset_index()
+    if "full" in frame and (frame.ipc != "full").any():              # one number per network: beside each of its rows
+        whole = frame[frame.ipc == "full"].set_index(["dataset", "arch"]).full
+        frame = frame[frame.ipc != "full"].assign(full=lambda f: [whole.get((d, a)) for d, a in zip(f.dataset, f.arch)])
+    return frame.fillna("–").reset_index(drop=True)
 
 def markdown(frame):
     "Return a DataFrame as a Markdown table."

@@ -7,7 +7,7 @@ __all__ = ['scrub', 'declared', 'section', 'run_notebook', 'imported', 'check_pr
 
 # %% ../nbs/18_runner.ipynb #44d63c37
 from pathlib import Path
-import shutil
+import shutil, sys
 import nbformat
 import papermill as pm
 import yaml
@@ -57,7 +57,7 @@ def run_notebook(
     unknown = sorted(set(parameters) - names)
     if unknown: raise ValueError(f"{src} declares no parameter {unknown[0]!r}: it has {', '.join(sorted(names))}")
     dst = Path(dst); dst.parent.mkdir(parents=True, exist_ok=True)
-    pm.execute_notebook(str(src), str(dst), parameters=parameters, kernel_name="python3", progress_bar=True, log_output=False, stderr_file=None)
+    pm.execute_notebook(str(src), str(dst), parameters=parameters, kernel_name="python3", progress_bar=True, stderr_file=sys.stderr)
     write_atomic(dst, nbformat.writes(scrub(nbformat.read(dst, as_version=4))) + "\n")
     return dst
 
