@@ -71,7 +71,7 @@ def distill(
     if batch < 1: raise ValueError(f"batch = {batch}: at least one image is needed")
     classes = label_of(backbone, classes)
     scheduler, timesteps = ready(options.get("scheduler") or backbone.scheduler, options["num_inference_steps"], 1.0, backbone.device)
-    if guide is not None: guide.check(backbone, timesteps, list(classes.values()), ipc)
+    if hasattr(guide, "check"): guide.check(backbone, timesteps, list(classes.values()), ipc)
     record = describe(backbone, classes, ipc, guide, seed, options, scheduler, timesteps)
     if finished(out, record): return out
     health = Health()

@@ -130,6 +130,8 @@ def make_guide(
     "Build the guide a method's name stands for; ValueError for an unknown name."
     if method not in METHODS: raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     preset = METHODS[method]
+    lacks = {"DAP": ("a bank", bank), "ModeGuidance": ("modes", modes), None: ("nothing", 0)}[preset["guide"]]
+    if lacks[1] is None: raise ValueError(f"method {method!r} needs {lacks[0]}: run the bank stage and pass it")
     window = {k: preset[k] for k in ("start", "stop") if k in preset}
     if preset["guide"] == "DAP":
         energy = getattr(energies, preset["energy"])(getattr(kernels, preset["kernel"])())
