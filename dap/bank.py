@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['real_noise', 'FeatureBank', 'schedule_of', 'check_counts', 'noisy_features']
 
-# %% ../nbs/06_bank.ipynb #6d98c1be
-from dataclasses import dataclass, field
+# %% ../nbs/06_bank.ipynb #3aa4a177
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import json
 import torch
@@ -34,7 +34,8 @@ class FeatureBank:
     pool: str = "flatten"
     seed: int = 0
     fingerprint: str = ""                          # of the backbone
-    schedule: dict = field(default_factory=dict)   # num_train_timesteps and betas of the scheduler
+    schedule: dict = field(default_factory=dict)   # of noise: number of steps, alpha-bar in the middle and at the end
+    offset: int = 0                                # rows the samples were rolled by
 
     @property
     def labels(self): return sorted({c for c, _ in self.features})
@@ -73,6 +74,10 @@ class FeatureBank:
                 if not z.isfinite().all(): raise ValueError(f"features of label {label} at t = {t} do not fit {dtype}: store the bank in float32")
                 features[label, int(t)] = z
         return cls(features, layer, pool, seed, backbone.fingerprint, schedule_of(backbone.scheduler))
+
+    def roll(self, by):
+        "Return the bank with each class's samples rolled, so that another run's image 0 meets sample `by`."
+        return replace(self, features={k: z.roll(-by, 0) for k, z in self.features.items()}, offset=self.offset + by)
 
     def save(self, path):
         "Write one safetensors file, atomically."

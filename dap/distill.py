@@ -127,10 +127,11 @@ def distill_method(
     backbone:str,                # as in `load_backbone`
     dtype:str="float32",
     bank=None, modes=None,       # paths
+    real_offset:int=0,           # bank row that image 0 meets, with pairing own: runs with other seeds should meet other real samples
     sampling:dict={},            # guidance_scale, num_inference_steps
     **knobs,                     # gamma, pairing, per_image, mode_scale
 ):
     "Load what a method needs and distil with it; return the folder as a string."
     model = load_backbone_once(backbone, dtype=dtype)
-    guide = make_guide(method, bank=bank and load_bank_once(bank), modes=modes and load_modes(modes), **knobs)
+    guide = make_guide(method, bank=bank and load_bank_once(bank).roll(real_offset), modes=modes and load_modes(modes), **knobs)
     return str(distill(model, classes, ipc, out, guide=guide, seed=seed, progress=False, **sampling))

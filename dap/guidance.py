@@ -85,7 +85,7 @@ class DAP:
     def settings(self):
         "Return what a manifest records."
         return {"guide": "DAP", "energy": repr(self.energy), "scale": self.scale, "start": self.start, "stop": self.stop, "pairing": self.pairing, "per_image": self.per_image,
-                "layer": self.bank.layer, "pool": self.bank.pool, "bank_seed": self.bank.seed, "n_real": min(len(z) for z in self.bank.features.values())}
+                "layer": self.bank.layer, "pool": self.bank.pool, "bank_seed": self.bank.seed, "bank_offset": self.bank.offset, "n_real": min(len(z) for z in self.bank.features.values())}
 
 # %% ../nbs/08_guidance.ipynb #ec315565
 @dataclass
