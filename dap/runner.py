@@ -106,12 +106,12 @@ def plan(
     features = classes * p["num_inference_steps"] * p["per_class"]
     halves = 2 if p["guidance_scale"] > 1 else 1
     forward = p["seconds_per_image"] / p["num_inference_steps"] / halves / 1.3      # one network evaluation of one image
-    return [("unpack", "real images as folders", 0.4 if p["data_format"] == "idx" else 0, 280 if p["data_format"] == "idx" else 0),
-            ("encode", f"{reals} real images", 0.2 + reals * 0.002 * pixels / 784 / 60, reals * 4 * backbone.latent_shape[0] * backbone.latent_shape[1] ** 2 / 1e6),
+    return [("unpack", "real images as folders", 2.0 if p["data_format"] == "idx" else 0, 280 if p["data_format"] == "idx" else 0),
+            ("encode", f"{reals} real images", 0.5 + reals * 0.003 * pixels / 784 / 60, reals * 4 * backbone.latent_shape[0] * backbone.latent_shape[1] ** 2 / 1e6),
             ("bank", f"{features} features of {tokens}", 0.3 + features * forward / p["workers"] / 60, features * tokens * 2 / 1e6),
             ("distill", f"{images} images of {', '.join(sampled)}", 0.2 + images * p["seconds_per_image"] / p["workers"] / 60, images * pixels * 1e-6),
             ("evaluate", f"{cells} cells of {p['arch']}", 0.2 + cells * p["seconds_per_cell"] / p["workers"] / 60, cells * 0.01),
-            ("table3, figures, report", "tables and pictures", 1.0, 2.0)]
+            ("table3, figures, report", "tables and pictures", 1.5, 2.0)]
 
 def show_plan(rows):
     "Return the plan as text; ValueError if the disk is too small for it."
