@@ -47,7 +47,10 @@ def readme(path=ROOT / "nbs/index.ipynb"):
 def execute(path):
     "Run a notebook in its own folder and keep its outputs, without what went to stderr: progress bars differ from run to run."
     nb = nbformat.read(path, 4)
+    shown_only = [c for c in nb.cells if directives(c).get("eval", "").lower() == "false"]
+    for cell in shown_only: cell.metadata["tags"] = ["skip-execution"]
     NotebookClient(nb, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+    for cell in shown_only: del cell.metadata["tags"]
     for cell in nb.cells:
         if cell.cell_type == "code": cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
     nbformat.write(nb, path)
