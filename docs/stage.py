@@ -107,12 +107,8 @@ def experiments():
 
 def results(folder):
     "Return the page of all tables and pictures of the default run."
-    text = ["# Results", "Tables and pictures of the default run, as the repository keeps them."]
-    for f in sorted(folder.glob("*.md")):
-        body = f.read_text(encoding="utf-8").strip()
-        text += [re.sub(r"^#+ ", "## ", body, count=1) if body.startswith("#") else f"## {f.stem}\n\n{body}"]
-    for f in sorted(folder.glob("*.png")): text += [f"## {f.stem.replace('_', ' ')}", f"![{f.stem.replace('_', ' ')}]({f.name})"]
-    return "\n\n".join(text if len(text) > 2 else [*text, "None yet: run the chain."]) + "\n"
+    report = folder / "report.md"
+    return report.read_text(encoding="utf-8") if report.exists() else "# Results\n\nNone yet: run the chain.\n"
 
 
 def toctree(caption, pages):
@@ -125,8 +121,8 @@ def main(dst="docs/_src"):
     library = {p.relative_to(ROOT): p.name for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))}
     runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
     texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md"}.items() if (ROOT / k).exists()}
-    index = Path("nbs/index.ipynb")
-    stage = Stage(dst, library | runs | texts | {index: "index.ipynb"})
+    index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
+    stage = Stage(dst, library | runs | texts | {index: "index.ipynb", report: "results.md"})
     tree = toctree("Results", ["results.md", *(["experiments/log.md"] if Path("nbs/experiments/log.md") in texts else [])])
     tree += toctree("Experiments", list(runs.values())) + toctree("Library", list(library.values()))
     tree += toctree("About", ["changelog.md"] if Path("CHANGELOG.md") in texts else [])
@@ -138,7 +134,7 @@ def main(dst="docs/_src"):
         if not executed.exists(): print(f"{source}: no executed copy in results/default/notebooks, shown without outputs")
         stage.notebook(executed if executed.exists() else ROOT / source, source, page)
     for source, page in texts.items(): stage.write(page, stage.markdown((ROOT / source).read_text(encoding="utf-8"), source, page))
-    stage.write("results.md", stage.markdown(results(ROOT / "results/default"), Path("results/default/results.md"), "results.md"))
+    stage.write("results.md", stage.markdown(results(ROOT / report.parent), report, "results.md"))
     stage.write("_static/dap.css", CSS)
     shutil.copy(ROOT / "docs/conf.py", dst)
 
