@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 BIN    := $(CURDIR)/.venv/bin
 STAMP  := .venv/.set-up
+export PYTHONWARNINGS := ignore:IProgress not found
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
 .PHONY: help setup dry-run repro test lab site bench notebooks clean

@@ -32,7 +32,8 @@ def find_layer(
     "Return the module at a path; ValueError names the ones that are there."
     modules = dict(model.named_modules())
     if layer not in modules or layer == "":
-        raise ValueError(f"no layer {layer!r} in {type(model).__name__}: try one of {', '.join(sorted((n for n in modules if n.count('.') == 1 and 'blocks' in n), key=lambda n: int(n.split('.')[1]) if n.split('.')[1].isdigit() else 0))}")
+        there = [n for n in modules if n.count(".") == 1 and "blocks" in n] or [n for n, _ in model.named_children()]
+        raise ValueError(f"no layer {layer!r} in {type(model).__name__}: try one of {', '.join(there)}")
     return modules[layer]
 
 @contextmanager

@@ -12,7 +12,7 @@ import json
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .config import seed_of, write_atomic
 
 # %% ../nbs/06_bank.ipynb #436eb47d

@@ -42,9 +42,10 @@ def run(
 @app.command()
 def check(
     file: str = typer.Option("params.yaml", help="file with a `profile` section"),
+    decode: bool = typer.Option(True, help="with an image tree as source: read every image once"),
 ):
     "Check the profile and print the plan: stages, cells, predicted minutes, disk. Changes nothing."
     with one_line_errors():
         profile = section("profile", file)
         typer.echo(f"profile {profile.get('name')!r}: {profile.get('dataset')}, {profile.get('backbone')}, IPC {profile.get('ipc')}")
-        typer.echo(show_plan(plan(profile, check_profile(profile))))
+        typer.echo(show_plan(plan(profile, check_profile(profile, decode=decode))))

@@ -8,7 +8,7 @@ __all__ = ['call', 'run_units']
 # %% ../nbs/09_engine.ipynb #4dc5e520
 import torch
 from joblib import Parallel, delayed
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from .config import deterministic
 
 # %% ../nbs/09_engine.ipynb #94333f5e

@@ -14,7 +14,7 @@ from pathlib import Path
 import timm, torch
 import torch.nn.functional as F
 from PIL import Image
-from tqdm.auto import tqdm
+from tqdm import tqdm
 import dap.nets
 from .config import PROTOCOLS, manifest, protocol as preset, resolve, seed_of, write_json
 from .data import RealImages, folder_hash

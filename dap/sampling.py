@@ -10,7 +10,7 @@ import copy, inspect
 from dataclasses import dataclass
 import torch
 from diffusers.utils.torch_utils import randn_tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # %% ../nbs/07_sampling.ipynb #dd6e2ef9
 @dataclass

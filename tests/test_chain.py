@@ -61,6 +61,25 @@ def test_a_mistake_in_the_profile_gives_one_line_and_changes_nothing(clone, wron
     assert after == before
 
 
+def test_a_corrupt_image_of_a_tree_is_named_before_anything_runs(clone, tmp_path):
+    import numpy as np
+    from PIL import Image
+    for split in ("train", "test"):
+        for name in ("1-trouser", "8-bag"):
+            (tmp_path / "real" / split / name).mkdir(parents=True)
+            for i in range(4): Image.fromarray(np.random.default_rng(i).integers(0, 255, (28, 28, 3), np.uint8)).save(tmp_path / "real" / split / name / f"{i}.png")
+    params = (clone / "params.yaml").read_text()
+    set_profile(clone, dataset="fashion-two", source=str(tmp_path / "real"), data_format="folder", real_per_class=4, per_class=4, ipc=1)
+    try:
+        assert "predicted in all" in call(clone, "dap", "check")
+        torn = tmp_path / "real/test/8-bag/2.png"
+        torn.write_bytes(torn.read_bytes()[:500])
+        before = tree(clone)
+        said = call(clone, "dap", "check", ok=False)
+        assert "cannot read image" in said and str(torn) in said and "Traceback" not in said and tree(clone) == before
+    finally: (clone / "params.yaml").write_text(params)
+
+
 def test_the_quick_chain_makes_images_cells_and_tables(finished):
     made = finished / "results/default"
     for method in QUICK["methods"]:
