@@ -15,7 +15,8 @@ setup: $(STAMP)  ## environment in .venv and git hooks; does nothing when nothin
 $(STAMP): settings.ini setup.py pyproject.toml constraints.txt
 	@echo "set-up: pinned packages into .venv; about 6 GB on disk, 2 to 10 minutes, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]'
+	@# twice, because pip calls a resolution impossible when an index once fails to answer
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]' || $(BIN)/python -m pip install -c constraints.txt -e '.[dev,docs]'
 	@# nbdev also writes a Jupyter save hook: it goes into .venv (make lab reads it there), not into the user's home
 	@if [ -d .git ]; then GIT_CONFIG_GLOBAL="$${GIT_CONFIG_GLOBAL:-$$HOME/.gitconfig}" HOME=$(CURDIR)/.venv $(BIN)/nbdev_install_hooks && sed -i 's#^nbdev_trust#"$(BIN)/nbdev_trust"#' .git/hooks/post-merge; else echo "no git checkout: no git hooks"; fi
 	@touch $@
