@@ -12,6 +12,8 @@ HOST = get_config().doc_host + get_config().doc_baseurl
 CSS = """div.formula { overflow-x: auto; overflow-y: hidden; margin: 1em 0; }
 @media (max-width: 700px) { span.formula { display: inline-block; max-width: 100%; overflow-x: auto; overflow-y: hidden; vertical-align: middle; } }
 .cell_output, .cell_output .output { overflow-x: auto; }
+td { white-space: nowrap; }
+td:last-child { white-space: normal; }
 .bd-article img { max-width: 100%; height: auto; }
 h1, h2, h3, p, li { overflow-wrap: break-word; }
 """
