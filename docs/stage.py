@@ -13,7 +13,7 @@ CSS = """div.formula { overflow-x: auto; overflow-y: hidden; margin: 1em 0; }
 @media (max-width: 700px) { span.formula { display: inline-block; max-width: 100%; overflow-x: auto; overflow-y: hidden; vertical-align: middle; } }
 .cell_output, .cell_output .output { overflow-x: auto; }
 td { white-space: nowrap; }
-td:last-child { white-space: normal; }
+td:last-child { white-space: normal; min-width: 6.5em; }
 .bd-article img { max-width: 100%; height: auto; }
 h1, h2, h3, p, li { overflow-wrap: break-word; }
 """
