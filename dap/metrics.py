@@ -6,7 +6,6 @@
 __all__ = ['pixels', 'embed', 'radii', 'covered', 'precision_recall', 'frechet', 'nearest', 'copying', 'spread', 'reach', 'score']
 
 # %% ../nbs/13_metrics.ipynb #aa13000c
-from pathlib import Path
 import torch
 from .data import RealImages
 
