@@ -17,13 +17,17 @@ PROTOCOLS = {
         optimizer="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4,
         milestones=[(2, 3), (5, 6)], gamma=0.2,                # per epoch, at E * a // b
         batch=64, img_size=224, scale=(0.5, 1.0), flip=0.5, jitter=0.4, lighting=0.1, cutmix=1.0,
+        schedule="multistep", smoothing=0.0,
         mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
 }
+PROTOCOLS["real"] = PROTOCOLS["minimax"] | dict(
+    epochs_by_ipc=[(None, 10)], lr=0.05, schedule="cosine", batch=128, scale=(0.8, 1.0), jitter=0.0, lighting=0.0, cutmix=0.0, smoothing=0.05)
 
 METHODS = {      # what a method's name stands for; its strength, pairing and layer are chosen per profile
     "dit": dict(guide=None),
     "mgd3": dict(guide="ModeGuidance", start=0.0, stop=0.5),
-    "dap": dict(guide="DAP", energy="MeanDistance", kernel="Linear", start=0.0, stop=1.0),
+    "dap": dict(guide="DAP", energy="MeanDistance", kernel="Linear", shift="plain", start=0.0, stop=1.0),
+    "dap-mmd": dict(guide="DAP", energy="MMD", kernel="RBF", shift="step", start=0.0, stop=1.0),      # [I]: a set energy, its shift a share of the sampler's step
 }
 
 def resolve(

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['GREY', 'EIGVAL', 'EIGVEC', 'crops', 'colours', 'augment', 'normalise', 'cutmix', 'one_size', 'load', 'load_both',
-           'settings', 'scaled', 'build', 'correct', 'part_of', 'train_one', 'percent', 'evaluate', 'read_once',
-           'evaluate_cell']
+           'settings', 'scaled', 'build', 'correct', 'part_of', 'loss_of', 'train_network', 'train_one', 'percent',
+           'ready', 'evaluate', 'read_once', 'evaluate_cell', 'train_real', 'load_network']
 
 # %% ../nbs/12_evaluate.ipynb #ad8ba6d7
-import math
+import json, math
 from functools import lru_cache
 from pathlib import Path
 import timm, torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 import dap.nets
 from .config import PROTOCOLS, manifest, protocol as preset, resolve, seed_of, write_json
@@ -145,6 +146,7 @@ def settings(
     "Return the protocol as a dict; ValueError for what this module cannot do."
     p = preset(protocol) if isinstance(protocol, str) else resolve(PROTOCOLS["minimax"], **protocol)
     p = resolve(p, img_size=img_size)
+    if p["schedule"] not in ("multistep", "cosine"): raise ValueError(f"schedule = {p['schedule']!r}: use 'multistep' or 'cosine'")
     if p["label"] != "hard" or p["optimizer"] != "sgd": raise ValueError(f"label = {p['label']!r} with optimizer = {p['optimizer']!r} is not known here: use 'hard' and 'sgd'")
     return p | {"protocol": protocol if isinstance(protocol, str) else "custom"}
 
@@ -199,6 +201,38 @@ def part_of(
     n = len(y.unique())
     return torch.cat([(y == c).nonzero()[:max(1, most // n), 0] for c in range(n)])
 
+def loss_of(logits, own, other, share, smoothing):
+    "Return the cross-entropy of a mixed batch."
+    loss = lambda y: F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
+    return loss(own) if share == 1 else share * loss(own) + (1 - share) * loss(other)
+
+def train_network(
+    x, y,        # training set: uint8 (n, 3, h, w), labels (n,)
+    r,           # resolved settings
+    seed:int,    # network seed
+    device,
+    watch=None,  # called with (epoch, net) after each epoch, counted from 1
+):               # -> the network
+    "Train one network from one seed; must run inside `fork_rng`."
+    torch.manual_seed(seed_of(seed, "evaluate", "init"))
+    g = torch.Generator().manual_seed(seed_of(seed, "evaluate"))
+    net = build(r["arch"], len(r["classes"]), r["img_size"]).to(device)
+    opt = torch.optim.SGD(net.parameters(), lr=r["lr"], momentum=r["momentum"], weight_decay=r["weight_decay"])
+    at = [r["epochs"] * a // b for a, b in r["milestones"]]
+    schedule = (torch.optim.lr_scheduler.MultiStepLR(opt, [e for e in at if e > 0], r["gamma"]) if r["schedule"] == "multistep"
+                else torch.optim.lr_scheduler.CosineAnnealingLR(opt, r["epochs"]))
+    for epoch in tqdm(range(1, r["epochs"] + 1), desc=f"{r['arch']} seed {seed}", leave=False, mininterval=5):
+        net.train()
+        for pick in torch.randperm(len(x), generator=g).split(r["batch"]):
+            own = y[pick].to(device)
+            images, other, share = augment(x[pick].to(device), r, g), own, 1
+            if r["cutmix"] > 0: images, other, share = cutmix(images, own, r["cutmix"], g)
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=r["dtype"] == "bfloat16"): logits = net(images)
+            opt.zero_grad(set_to_none=True); loss_of(logits, own, other, share, r["smoothing"]).backward(); opt.step()
+        schedule.step()
+        if watch: watch(epoch, net)
+    return net
+
 def train_one(
     x, y,       # training set: uint8 (n, 3, h, w), labels (n,)
     xv, yv,     # test set
@@ -206,30 +240,25 @@ def train_one(
     seed:int,   # network seed
     device,
 ):              # -> (n_val,) bool at the end, accuracies of the earlier looks
-    "Train one network from one seed; must run inside `fork_rng`."
-    torch.manual_seed(seed_of(seed, "evaluate", "init"))
-    g, part, earlier = torch.Generator().manual_seed(seed_of(seed, "evaluate")), part_of(yv), []
-    net = build(r["arch"], len(r["classes"]), r["img_size"]).to(device)
-    opt = torch.optim.SGD(net.parameters(), lr=r["lr"], momentum=r["momentum"], weight_decay=r["weight_decay"])
-    at = [r["epochs"] * a // b for a, b in r["milestones"]]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(opt, [e for e in at if e > 0], r["gamma"])
-    for epoch in tqdm(range(1, r["epochs"] + 1), desc=f"{r['arch']} seed {seed}", leave=False, mininterval=5):
-        net.train()
-        for pick in torch.randperm(len(x), generator=g).split(r["batch"]):
-            own = y[pick].to(device)
-            images, other, share = cutmix(augment(x[pick].to(device), r, g), own, r["cutmix"], g)
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=r["dtype"] == "bfloat16"): logits = net(images)
-            loss = share * F.cross_entropy(logits.float(), own) + (1 - share) * F.cross_entropy(logits.float(), other)
-            opt.zero_grad(set_to_none=True); loss.backward(); opt.step()
-        schedule.step()
+    "Train one network and test it; must run inside `fork_rng`."
+    part, earlier = part_of(yv), []
+    def look(epoch, net):
         if epoch in r["looks_at"][:-1]: earlier.append(percent(correct(net, xv[part], yv[part], r)))
-    return correct(net, xv, yv, r), earlier
+    return correct(train_network(x, y, r, seed, device, look), xv, yv, r), earlier
 
 def percent(right):
     "Return the share of True in percent."
     return 100 * right.double().mean().item()
 
 # %% ../nbs/12_evaluate.ipynb #80a28ca8
+def ready(arch, protocol, epochs_factor, img_size, device, dtype):
+    "Return the settings and the device; ValueError, before anything is read, for what cannot be."
+    p = settings(protocol, img_size)
+    if not (epochs_factor > 0 and math.isfinite(epochs_factor)): raise ValueError(f"epochs_factor = {epochs_factor}: it must be finite and > 0")
+    if dtype not in ("float32", "bfloat16"): raise ValueError(f"dtype = {dtype!r}: use 'float32' or 'bfloat16'")
+    with torch.random.fork_rng(): build(arch, 2, p["img_size"])
+    return p, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
 def evaluate(
     train,                        # ImageFolder of the set to judge, or (images uint8, labels)
     val,                          # ImageFolder with at least its classes, or (images uint8, labels)
@@ -244,13 +273,10 @@ def evaluate(
     dtype:str="float32",          # float32 or bfloat16 (autocast)
 ):                                # -> dict: final, best, per_class in percent, one entry a seed; looks; resolved
     "Train `arch` on `train` once per seed and return its accuracy on `val`."
-    seeds, looks, p = list(seeds), 1 if looks is None else looks, settings(protocol, img_size)
+    seeds, looks = list(seeds), 1 if looks is None else looks
     if not seeds: raise ValueError("seeds is empty: give at least one network seed")
-    if not (epochs_factor > 0 and math.isfinite(epochs_factor)): raise ValueError(f"epochs_factor = {epochs_factor}: it must be finite and > 0")
     if looks < 1: raise ValueError(f"looks = {looks}: it must be at least 1, the final one")
-    if dtype not in ("float32", "bfloat16"): raise ValueError(f"dtype = {dtype!r}: use 'float32' or 'bfloat16'")
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with torch.random.fork_rng(): build(arch, 2, p["img_size"])                          # refuses before anything is read
+    p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype)
     x, y, xv, yv, names = load_both(train, val, p["img_size"])
     r = scaled(p, y, epochs_factor, looks) | dict(arch=arch, dtype=dtype, device=device.type, threads=torch.get_num_threads(),
                                                   n_train=len(x), n_val=len(xv), classes=names, n_part=len(part_of(yv)))
@@ -275,8 +301,49 @@ def evaluate_cell(
     protocol:str,
     **options,           # epochs_factor, img_size, looks, device, dtype: as in `evaluate`
 ):                       # -> final accuracy in percent
-    "Evaluate one cell of a table and write it."
+    "Evaluate one cell of a table and write it; a cell that is there, of the same images and settings, is not trained again."
+    asked = json.loads(json.dumps(dict(**key, protocol=protocol, options=options, images=folder_hash(train))))
+    if Path(out).is_file() and asked.items() <= (old := json.loads(Path(out).read_text())).items(): return old["final"][0]
     test = read_once(str(val), tuple(RealImages(train).classes), settings(protocol, options.get("img_size"))["img_size"])
     result = evaluate(train, test, key["arch"], protocol, seeds=(key["network_seed"],), **options)
-    write_json(out, manifest("cell", **key, **result, protocol=protocol, device=result["resolved"]["device"], images=folder_hash(train)))
+    write_json(out, manifest("cell", **asked, **result, device=result["resolved"]["device"]))
     return result["final"][0]
+
+# %% ../nbs/12_evaluate.ipynb #05b5e1f1
+def train_real(
+    train,                      # ImageFolder, or (images uint8, labels)
+    out,                        # folder to write: model.safetensors, manifest.json
+    arch:str,                   # timm name
+    protocol="real",
+    *,
+    seed:int=0,                 # network seed
+    epochs_factor:float=1.0,
+    img_size:int=None,          # pixels; None = the protocol's
+    device=None,                # None = cuda if there is one, else cpu
+    dtype:str="float32",
+    val=None,                   # ImageFolder or pair, looked at after every epoch; it chooses nothing
+)->Path:
+    "Train one network on a set and keep that of the last epoch."
+    p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype)
+    x, y, *held, names = load_both(train, val, p["img_size"]) if val is not None else load(train, p["img_size"])
+    r = scaled(p, y, epochs_factor, 1) | dict(arch=arch, dtype=dtype, device=device.type, threads=torch.get_num_threads(), n_train=len(x), classes=names)
+    history = []
+    look = lambda epoch, net: history.append(round(percent(correct(net, *held, r)), 3))
+    with torch.random.fork_rng(): net = train_network(x, y, r, seed, device, look if held else None)
+    out = Path(out); out.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}, out / "model.safetensors")
+    write_json(out / "manifest.json", manifest("network", seed=seed, resolved=r, history=history))
+    return out
+
+def load_network(
+    folder,       # written by `train_real`
+    device=None,  # None = cuda if there is one, else cpu
+):                # -> the network in eval mode, its manifest
+    "Build a kept network again; ValueError if the folder holds none."
+    folder = Path(folder)
+    if not (folder / "manifest.json").exists(): raise ValueError(f"{folder} holds no network: give a folder written by train_real")
+    record = json.loads((folder / "manifest.json").read_text())
+    r = record["resolved"]
+    with torch.random.fork_rng(): net = build(r["arch"], len(r["classes"]), r["img_size"])
+    net.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+    return net.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu")), record
