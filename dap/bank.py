@@ -35,6 +35,7 @@ class FeatureBank:
     seed: int = 0
     fingerprint: str = ""                          # of the backbone
     schedule: dict = field(default_factory=dict)   # of noise: number of steps, alpha-bar in the middle and at the end
+    order: str = "given"                           # what the order of a class's rows means: "given", or "clusters" (image i's own rows are those of cluster i)
     offset: int = 0                                # rows the samples were rolled by
 
     @property
@@ -59,6 +60,7 @@ class FeatureBank:
         per_class:int=None,       # the first so many of each class; None = all (choose them with `dap.select`)
         pool:str="flatten",
         seed:int=0,
+        order:str="given",        # recorded: how the caller ordered the latents
         dtype=torch.float32,      # of storage; arithmetic is float32
         batch:int=256,
         progress:bool=True,
@@ -73,7 +75,7 @@ class FeatureBank:
                 z = noisy_features(backbone, x0, label, int(t), layer, pool, seed, batch).to("cpu", dtype)
                 if not z.isfinite().all(): raise ValueError(f"features of label {label} at t = {t} do not fit {dtype}: store the bank in float32")
                 features[label, int(t)] = z
-        return cls(features, layer, pool, seed, backbone.fingerprint, schedule_of(backbone.scheduler))
+        return cls(features, layer, pool, seed, backbone.fingerprint, schedule_of(backbone.scheduler), order)
 
     def roll(self, by):
         "Return the bank with each class's samples rolled, so that another run's image 0 meets sample `by`."
@@ -81,7 +83,7 @@ class FeatureBank:
 
     def save(self, path):
         "Write one safetensors file, atomically."
-        about = {"layer": self.layer, "pool": self.pool, "seed": self.seed, "fingerprint": self.fingerprint, "schedule": self.schedule}
+        about = {"layer": self.layer, "pool": self.pool, "seed": self.seed, "fingerprint": self.fingerprint, "schedule": self.schedule, "order": self.order}
         part = Path(path).with_suffix(".part"); part.parent.mkdir(parents=True, exist_ok=True)
         save_file({f"{c}/{t}": z.contiguous() for (c, t), z in sorted(self.features.items())}, part, metadata={"dap": json.dumps(about, sort_keys=True)})
         part.replace(path)

@@ -118,7 +118,7 @@ def load_modes(path):
     return {int(label): m for label, m in load_file(path).items()}
 
 def distill_method(
-    method:str,                  # dit, mgd3, dap
+    method:str,                  # dit, mgd3, dap, dap-mmd
     out,
     *,
     classes:dict,                # {folder: label}
@@ -129,7 +129,7 @@ def distill_method(
     bank=None, modes=None,       # paths
     real_offset:int=0,           # bank row that image 0 meets, with pairing own: runs with other seeds should meet other real samples
     sampling:dict={},            # guidance_scale, num_inference_steps
-    **knobs,                     # gamma, pairing, per_image, mode_scale
+    **knobs,                     # gamma, pairing, per_image, mmd_scale, mode_scale
 ):
     "Load what a method needs and distil with it; return the folder as a string."
     model = load_backbone_once(backbone, dtype=dtype)
