@@ -5,7 +5,7 @@ STAMP  := .venv/.set-up
 export PYTHONWARNINGS := ignore:IProgress not found
 export PATH := $(BIN):$(PATH)
 .DEFAULT_GOAL := help
-.PHONY: help setup dry-run repro test lab site bench notebooks clean
+.PHONY: help setup dry-run repro repro-all test lab site bench notebooks clean
 
 help:       ## this list
 	@grep -hE '^[a-z-]+: .*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS="$$(printf '\t')" read -r t d; do printf '  make %-10s %s\n' "$$t" "$$d"; done
@@ -29,6 +29,13 @@ repro: setup  ## run the whole chain; ARGS=--dry-run prints only the plan, other
 ifeq (,$(findstring --dry-run,$(ARGS)))
 	$(BIN)/dvc repro $(ARGS)
 	@echo "done: tables and pictures are in results/default (results/default/*.md, *.png), executed notebooks in results/default/notebooks; make site shows all of it"
+endif
+
+repro-all: setup  ## the full grid: hours; what a stopped run has made is kept; ARGS=--dry-run prints only the plan
+	@$(BIN)/dap check --grid
+ifeq (,$(findstring --dry-run,$(ARGS)))
+	$(BIN)/dvc repro $(ARGS) full/dvc.yaml
+	@echo "done: results/full/table3.md, results/full/claim.csv, results/full/*.png"
 endif
 
 test: setup  ## every test: the library notebooks, then pytest

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 import typer
 import yaml
-from .runner import check_profile, declared, plan, run_notebook, section, show_plan
+from .runner import check_profile, declared, plan, plan_grid, run_notebook, section, show_plan
 
 # %% ../nbs/19_cli.ipynb #97f863eb
 app = typer.Typer(help="Diffusion models as dataset distillation priors.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -43,9 +43,11 @@ def run(
 def check(
     file: str = typer.Option("params.yaml", help="file with a `profile` section"),
     decode: bool = typer.Option(True, help="with an image tree as source: read every image once"),
+    grid: bool = typer.Option(False, help="the plan of the full grid (make repro-all) instead"),
 ):
     "Check the profile and print the plan: stages, cells, predicted minutes, disk. Changes nothing."
     with one_line_errors():
         profile = section("profile", file)
         typer.echo(f"profile {profile.get('name')!r}: {profile.get('dataset')}, {profile.get('backbone')}, IPC {profile.get('ipc')}")
-        typer.echo(show_plan(plan(profile, check_profile(profile, decode=decode))))
+        backbone = check_profile(profile, decode=decode)
+        typer.echo(show_plan(plan_grid(profile, section("full", file)) if grid else plan(profile, backbone)))

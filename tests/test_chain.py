@@ -5,7 +5,7 @@ import pytest, yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-QUICK = dict(dataset="fashion-two", ipc=1, num_inference_steps=4, limit=40, real_per_class=40, real_points=20, per_class=4, generation_seeds=[0, 1], epochs_factor=0.002, methods=["random", "dit", "mgd3", "dap"])
+QUICK = dict(dataset="fashion-two", ipc=1, num_inference_steps=4, limit=40, real_per_class=40, real_points=20, per_class=4, generation_seeds=[0, 1], epochs_factor=0.002, methods=["random", "dit", "mgd3", "dap", "dap-mmd"])
 
 
 def call(clone, *command, ok=True):
@@ -43,7 +43,7 @@ def finished(clone):
 
 def test_a_clone_shows_the_tables_without_running(clone):
     rows = list(csv.DictReader((clone / "results/default/table3.csv").open()))
-    assert {r["method"] for r in rows} == {"random", "dit", "mgd3", "dap", "full"} and all(0 < float(r["final"]) <= 100 for r in rows)
+    assert {r["method"] for r in rows} >= {"random", "dit", "mgd3", "dap", "full"} and all(0 < float(r["final"]) <= 100 for r in rows)
     assert (clone / "results/default/gallery.png").stat().st_size > 10_000
 
 
