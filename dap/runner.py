@@ -134,7 +134,7 @@ def plan_grid(
     p:dict,     # profile
     full:dict,  # the section of the full grid: banks, sets, cells
 ):              # -> list of (stage, what, minutes, megabytes)
-    "Predict the cost of the full grid from measured seconds."
+    "Predict the cost of the full grid from the seconds that the profile and the grid give."
     from dap.data import class_list
     count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
     rows = []
