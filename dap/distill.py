@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from .backbones import load_backbone
 from .bank import FeatureBank
-from .config import manifest, seed_of, write_json
+from .config import code_hash, manifest, seed_of, write_json
 from .data import RealImages, folder_hash, save_images
 from .engine import run_units
 from .guidance import make_guide
@@ -92,7 +92,7 @@ def sample_block(backbone, images, out, guide, seed, health, options):
 def describe(backbone, classes, ipc, guide, seed, options, scheduler, timesteps):
     "Return the manifest of a run: everything that decides its images."
     sampling = {k: v for k, v in options.items() if k != "scheduler"} | {"scheduler": type(scheduler).__name__, "timesteps": timesteps}
-    return manifest("distilled", class_to_idx={c: i for i, c in enumerate(classes)}, labels=classes, ipc=ipc, seed=seed, sampling=sampling, guide=guide.settings() if hasattr(guide, "settings") else repr(guide),
+    return manifest("distilled", class_to_idx={c: i for i, c in enumerate(classes)}, labels=classes, ipc=ipc, seed=seed, code=code_hash("backbones", "energies", "guidance", "kernels", "sampling"), sampling=sampling, guide=guide.settings() if hasattr(guide, "settings") else repr(guide),
                     backbone={"weights": backbone.fingerprint, "dtype": str(backbone.dtype), "device": backbone.device.type})
 
 def finished(out, record):
