@@ -109,6 +109,10 @@ def check_profile(
     if p["pairing"] not in ("all", "own"): raise ValueError(f"unknown pairing {p['pairing']!r}: choose all or own")
     if p["real_order"] not in ("given", "clusters"): raise ValueError(f"unknown real_order {p['real_order']!r}: choose given or clusters")
     if p["judge"] and not (Path(p["judge"]) / "manifest.json").is_file(): raise ValueError(f"judge = {p['judge']}: no network is kept there; train one by nbs/experiments/judge.ipynb, or null")
+    wrong = [f"{m}: {v}" for m, v in p["pool"].items() if m not in METHODS or v not in ("flatten", "mean", "normalize")]
+    if wrong: raise ValueError(f"pool {wrong[0]!r}: give a method and flatten, mean or normalize")
+    lacking = [m for m in p["methods"] if METHODS.get(m, {}).get("guide") == "DAP" and m not in p["pool"]]
+    if lacking: raise ValueError(f"pool names no pooling for method {lacking[0]!r}: add it")
     check_samples(p)
     if not p["generation_seeds"] or not p["network_seeds"]: raise ValueError("generation_seeds and network_seeds: at least one of each is needed")
     network_ready(p["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
@@ -129,13 +133,14 @@ def plan(
     sampled = [m for m in p["methods"] if m in METHODS]
     images, cells = len(sampled) * seeds * p["ipc"] * classes, len(p["methods"]) * seeds * len(p["network_seeds"])
     reals, pixels = classes * (p["real_per_class"] or 1300), p["image_size"] ** 2      # 1300: the most an ImageNet class has
-    tokens = (backbone.latent_shape[1] // backbone.net.config.patch_size) ** 2 * backbone.net.config.num_attention_heads * backbone.net.config.attention_head_dim
+    width = backbone.net.config.num_attention_heads * backbone.net.config.attention_head_dim
+    sizes = [width * (1 if pool == "mean" else (backbone.latent_shape[1] // backbone.net.config.patch_size) ** 2) for pool in set(p["pool"].values())]
     features = classes * p["num_inference_steps"] * p["per_class"]
     halves = 2 if p["guidance_scale"] > 1 else 1
     forward = p["seconds_per_image"] / p["num_inference_steps"] / halves / 1.3      # one network evaluation of one image
     return [("unpack", "real images as folders", 2.0 if p["data_format"] == "idx" else 0, 280 if p["data_format"] == "idx" else 0),
             ("encode", f"{reals} real images", 0.5 + reals * 0.003 * pixels / 784 / 60, reals * 4 * backbone.latent_shape[0] * backbone.latent_shape[1] ** 2 / 1e6),
-            ("bank", f"{features} features of {tokens}", 0.3 + features * forward / p["workers"] / 60, features * tokens * 2 / 1e6),
+            ("bank", f"{features} features of {' and '.join(map(str, sorted(sizes)))}", 0.3 + features * len(sizes) * forward / p["workers"] / 60, features * sum(sizes) * 2 / 1e6),
             ("distill", f"{images} images of {', '.join(sampled)}", 0.2 + images * p["seconds_per_image"] / p["workers"] / 60, images * pixels * 1e-6),
             ("evaluate", f"{cells} cells of {p['arch']}", 0.2 + cells * p["seconds_per_cell"] / p["workers"] / 60, cells * 0.01),
             ("table3, figures, report", "tables and pictures", 1.5, 2.0)]
