@@ -113,6 +113,8 @@ def check_profile(
     if wrong: raise ValueError(f"pool {wrong[0]!r}: give a method and flatten, mean or normalize")
     lacking = [m for m in p["methods"] if METHODS.get(m, {}).get("guide") == "DAP" and m not in p["pool"]]
     if lacking: raise ValueError(f"pool names no pooling for method {lacking[0]!r}: add it")
+    for m, scale in {"": p["guidance_scale"], **p["guidance_scale_of"]}.items():
+        if m not in {"", *METHODS} or not 0 <= scale < 100: raise ValueError(f"guidance_scale {m} {scale!r}: give a method and a number from 0 to 100")
     check_samples(p)
     if not p["generation_seeds"] or not p["network_seeds"]: raise ValueError("generation_seeds and network_seeds: at least one of each is needed")
     network_ready(p["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
