@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'METHODS', 'resolve', 'protocol', 'seed_of', 'deterministic', 'write_atomic', 'write_json', 'versions',
-           'manifest']
+           'manifest', 'essence', 'code_hash']
 
 # %% ../nbs/00_config.ipynb #73d1dc60
-import copy, hashlib, importlib.metadata, json, os, platform, tempfile
+import ast, copy, hashlib, importlib.metadata, importlib.util, json, os, platform, tempfile
 from pathlib import Path
 
 # %% ../nbs/00_config.ipynb #3b6b1a61
@@ -98,3 +98,20 @@ def manifest(
 ):               # -> dict
     "Return the record that stands beside an artefact. No time, no duration, no path: equal runs give equal bytes."
     return {"kind": kind, "versions": versions(), **settings}
+
+# %% ../nbs/00_config.ipynb #b6f6be79
+def essence(
+    source:str,  # Python
+):               # -> the same program without comments and docstrings, in one layout
+    "Return what of a program decides what it does."
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None: node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+def code_hash(
+    *modules,  # names of modules in dap
+):             # -> 16 hexadecimal digits
+    "Hash the code of some modules."
+    sources = [essence(Path(importlib.util.find_spec(f"dap.{m}").origin).read_text()) for m in modules]
+    return hashlib.sha256("\x1f".join(sources).encode()).hexdigest()[:16]

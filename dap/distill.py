@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from .backbones import load_backbone
 from .bank import FeatureBank
-from .config import manifest, seed_of, write_json
+from .config import code_hash, manifest, seed_of, write_json
 from .data import RealImages, folder_hash, save_images
 from .engine import run_units
 from .guidance import make_guide
@@ -92,7 +92,7 @@ def sample_block(backbone, images, out, guide, seed, health, options):
 def describe(backbone, classes, ipc, guide, seed, options, scheduler, timesteps):
     "Return the manifest of a run: everything that decides its images."
     sampling = {k: v for k, v in options.items() if k != "scheduler"} | {"scheduler": type(scheduler).__name__, "timesteps": timesteps}
-    return manifest("distilled", class_to_idx={c: i for i, c in enumerate(classes)}, labels=classes, ipc=ipc, seed=seed, sampling=sampling, guide=guide.settings() if hasattr(guide, "settings") else repr(guide),
+    return manifest("distilled", class_to_idx={c: i for i, c in enumerate(classes)}, labels=classes, ipc=ipc, seed=seed, code=code_hash("backbones", "bank", "distill", "energies", "guidance", "kernels", "sampling"), sampling=sampling, guide=guide.settings() if hasattr(guide, "settings") else repr(guide),
                     backbone={"weights": backbone.fingerprint, "dtype": str(backbone.dtype), "device": backbone.device.type})
 
 def finished(out, record):
@@ -103,6 +103,7 @@ def finished(out, record):
     old = json.loads((out / "manifest.json").read_text())
     differs = [k for k, v in json.loads(json.dumps(record)).items() if old.get(k) != v]
     if differs: raise ValueError(f"{out} holds a run with another {differs[0]} ({old.get(differs[0])}): choose another folder or remove it")
+    if folder_hash(out) != old["images"]: raise ValueError(f"the images in {out} are not those its manifest names: choose another folder or remove it")
     return True
 
 def check_effect(record):

@@ -20,7 +20,7 @@ def call(function, unit, threads):
     return function(**unit), time.perf_counter() - began
 
 def note(log, unit, seconds):
-    "Append one line to a log of seconds; a unit that found its work done is not counted twice."
+    "Append one line to a log of seconds; a unit that found its work done takes no second, and is not counted."
     if log and seconds > 1:
         with open(log, "a") as f: f.write(json.dumps({"out": str(unit.get("out")), "seconds": round(seconds, 1)}) + "\n")
 

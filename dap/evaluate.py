@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 import dap.nets
-from .config import PROTOCOLS, manifest, protocol as preset, resolve, seed_of, write_json
+from .config import PROTOCOLS, code_hash, manifest, protocol as preset, resolve, seed_of, write_json
 from .data import RealImages, folder_hash
 
 # %% ../nbs/12_evaluate.ipynb #d8215069
@@ -303,8 +303,8 @@ def evaluate_cell(
     protocol:str,
     **options,           # epochs_factor, img_size, looks, device, dtype: as in `evaluate`
 ):                       # -> final accuracy in percent
-    "Evaluate one cell of a table and write it; a cell that is there, of the same images, test set and settings, is not trained again."
-    asked = json.loads(json.dumps(dict(**key, protocol=protocol, options=options, images=folder_hash(train), test=hash_once(str(val)))))
+    "Evaluate one cell of a table and write it; a cell that is there, of the same images, test set, settings and code, is not trained again."
+    asked = json.loads(json.dumps(dict(**key, protocol=protocol, settings=settings(protocol, options.get("img_size")), options=options, images=folder_hash(train), test=hash_once(str(val)), code=code_hash("data", "nets", "evaluate"))))
     if Path(out).is_file() and asked.items() <= (old := json.loads(Path(out).read_text())).items(): return old["final"][0]
     test = read_once(str(val), tuple(RealImages(train).classes), settings(protocol, options.get("img_size"))["img_size"])
     result = evaluate(train, test, key["arch"], protocol, seeds=(key["network_seed"],), **options)

@@ -6,9 +6,10 @@
 __all__ = ['check_window', 'check_shift', 'lengths', 'DAP', 'ModeGuidance', 'make_guide']
 
 # %% ../nbs/08_guidance.ipynb #770b8c70
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import torch
 from . import energies, kernels
+from .bank import digest_of
 from .config import METHODS
 from .energies import MMD, MeanDistance
 from .kernels import Linear
@@ -63,6 +64,8 @@ class DAP:
         n = len(timesteps)
         self.bank.check(backbone, [t for i, t in enumerate(timesteps) if self.active(i, n)], labels)
         need = ipc * self.per_image if self.pairing == "own" else 1
+        rows = min(len(z) for z in self.bank.features.values())
+        if self.bank.order == "clusters" and self.pairing == "own" and rows != need: raise ValueError(f"the bank holds {rows} real samples a class by cluster, {ipc} images with {self.per_image} each would not meet one cluster each: build it with per_class = {need}")
         for (c, t), z in self.bank.features.items():
             if c in labels and len(z) < need: raise ValueError(f"label {c} has {len(z)} real samples in the bank, pairing 'own' needs {need} for {ipc} images: build a larger bank")
 
@@ -92,7 +95,7 @@ class DAP:
     def settings(self):
         "Return what a manifest records."
         return {"guide": "DAP", "energy": repr(self.energy), "shift": self.shift, "scale": self.scale, "start": self.start, "stop": self.stop, "pairing": self.pairing, "per_image": self.per_image,
-                "layer": self.bank.layer, "pool": self.bank.pool, "bank_seed": self.bank.seed, "bank_order": self.bank.order, "bank_offset": self.bank.offset, "n_real": min(len(z) for z in self.bank.features.values())}
+                "layer": self.bank.layer, "pool": self.bank.pool, "bank_seed": self.bank.seed, "bank_order": self.bank.order, "bank_offset": self.bank.offset, "bank": self.bank.digest, "n_real": min(len(z) for z in self.bank.features.values())}
 
 # %% ../nbs/08_guidance.ipynb #ec315565
 @dataclass
@@ -121,7 +124,7 @@ class ModeGuidance:
 
     def settings(self):
         "Return what a manifest records."
-        return {"guide": "ModeGuidance", "scale": self.scale, "start": self.start, "stop": self.stop, "k": min(len(m) for m in self.modes.values())}
+        return {"guide": "ModeGuidance", "scale": self.scale, "start": self.start, "stop": self.stop, "k": min(len(m) for m in self.modes.values()), "modes": digest_of(self.modes)}
 
 # %% ../nbs/08_guidance.ipynb #e460527b
 def make_guide(
@@ -134,6 +137,7 @@ def make_guide(
     pairing:str="all",
     per_image:int=1,
     mode_scale:float=0.1,   # MGD3's lambda
+    n_real:int=None,        # real samples a class that guide all its images (pairing all, and set energies); None = all of the bank
 ):                          # -> guide, or None for the plain model
     "Build the guide a method's name stands for; ValueError for an unknown name."
     if method not in METHODS: raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -143,6 +147,7 @@ def make_guide(
     window = {k: preset[k] for k in ("start", "stop") if k in preset}
     if preset["guide"] == "DAP":
         energy = getattr(energies, preset["energy"])(getattr(kernels, preset["kernel"])())
+        if n_real and (pairing == "all" or not energy.per_sample): bank = bank.head(n_real)
         if not energy.per_sample: return DAP(bank, energy, scale=mmd_scale, shift=preset["shift"], **window)
         return DAP(bank, energy, scale=gamma, pairing=pairing, per_image=per_image, shift=preset["shift"], **window)
     return ModeGuidance(modes, scale=mode_scale, **window) if preset["guide"] == "ModeGuidance" else None

@@ -134,7 +134,7 @@ def gallery(
     for ax, (title, g) in zip(axes[0], grids.items()): ax.imshow(g, interpolation="nearest"); ax.set_title(title, fontsize=9)
     if minus:
         for ax, (title, g) in zip(axes[1], grids.items()):
-            if title == minus or title.startswith("random"): continue
+            if title == minus or title.split()[0] in UNPAIRED: continue
             ax.imshow(g.astype(float).mean(2) - grids[minus].astype(float).mean(2), cmap="RdBu_r", vmin=-255, vmax=255, interpolation="nearest"); ax.set_title(f"{title} − {minus}", fontsize=9)
     for ax in axes.flat: ax.axis("off")
     fig.tight_layout()
