@@ -6,7 +6,7 @@
 __all__ = ['check_window', 'check_shift', 'lengths', 'DAP', 'ModeGuidance', 'make_guide']
 
 # %% ../nbs/08_guidance.ipynb #770b8c70
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 import torch
 from . import energies, kernels
 from .bank import digest_of
