@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'UNPAIRED', 'cell_name', 'read_cells', 'paired_interval', 'welch_interval', 'compare', 'verdict', 'summarise',
-           'published', 'markdown', 'grid', 'gallery', 'scatter_classes', 'save_figure']
+           'published', 'markdown', 'grid', 'gallery', 'scatter_classes', 'save_figure', 'few_colours']
 
 # %% ../nbs/15_report.ipynb #df6541a8
-import json
+import io, json
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
@@ -126,17 +126,17 @@ def gallery(
     classes,
     n:int,
     path=None,      # PNG to write
-    minus=None,     # title whose grid is subtracted from every other one's, in a second row of panels
+    minus=None,     # title whose grid is subtracted from every other one's, in panels below
 ):                  # -> Figure
-    "Draw the same classes and seeds of several folders side by side."
+    "Draw the same classes and seeds of several folders side by side, six panels a row."
     grids = {title: grid(f, classes, n) for title, f in folders.items()}
-    fig, axes = plt.subplots(2 if minus else 1, len(grids), figsize=(3.1 * len(grids), (3.4 * len(classes) / n) * (2 if minus else 1)), squeeze=False)
-    for ax, (title, g) in zip(axes[0], grids.items()): ax.imshow(g, interpolation="nearest"); ax.set_title(title, fontsize=9)
-    if minus:
-        for ax, (title, g) in zip(axes[1], grids.items()):
-            if title == minus or title.split()[0] in UNPAIRED: continue
-            ax.imshow(g.astype(float).mean(2) - grids[minus].astype(float).mean(2), cmap="RdBu_r", vmin=-255, vmax=255, interpolation="nearest"); ax.set_title(f"{title} − {minus}", fontsize=9)
+    changes = {f"{title} − {minus}": g.astype(float).mean(2) - grids[minus].astype(float).mean(2) for title, g in grids.items() if minus and title != minus and title.split()[0] not in UNPAIRED}
+    columns = min(6, len(grids))
+    lines = [[*part.items()][k:k + columns] for part in (grids, changes) for k in range(0, len(part), columns)]
+    fig, axes = plt.subplots(len(lines), columns, figsize=(3.1 * columns, 3.4 * len(classes) / n * len(lines)), squeeze=False)
     for ax in axes.flat: ax.axis("off")
+    for ax, (title, g) in ((ax, panel) for row, line in zip(axes, lines) for ax, panel in zip(row, line)):
+        ax.imshow(g, interpolation="nearest", **(dict(cmap="RdBu_r", vmin=-255, vmax=255) if title in changes else {})); ax.set_title(title, fontsize=9)
     fig.tight_layout()
     if path: save_figure(fig, path)
     return fig
@@ -160,6 +160,12 @@ def scatter_classes(
     return fig
 
 def save_figure(fig, path):
-    "Write a PNG whose bytes hold no date and no version."
+    "Write a PNG of 256 colours whose bytes hold no date and no version."
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=120, metadata={"Software": None})
+    drawn = io.BytesIO(); fig.savefig(drawn, dpi=120, metadata={"Software": None})
+    Path(path).write_bytes(few_colours(drawn.getvalue()))
+
+def few_colours(png:bytes):
+    "Return the picture as a PNG of at most 256 colours: a sixth of the bytes for a gallery."
+    small = io.BytesIO(); Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    return small.getvalue()
