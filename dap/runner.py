@@ -176,12 +176,16 @@ def plan_grid(
     for name, c in full["cells"].items():
         n = len(full["sets"][c["set"]]["methods"]) * len(full["sets"][c["set"]]["generation_seeds"])
         rows.append((f"evaluate {name}", f"{n} cells", n * c["seconds_per_cell"] / p["workers"] / 60, n * 0.01))
+    for name, w in full["whole"].items():
+        class_list(w["dataset"]); network_ready(w["arch"], p["protocol"], w["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
+        rows.append((f"whole {name}", f"{w['arch']} on all real images", w["seconds_per_cell"] / 60, 0.01))
     return rows
 
 def show_plan(rows):
     "Return the plan as text; ValueError if the disk is too small for it."
-    lines = [f"{stage:<30} {what:<38} {minutes:6.1f} min {size:8.0f} MB" for stage, what, minutes, size in rows]
+    a, b = (max(len(r[i]) for r in rows) for i in (0, 1))
+    lines = [f"{stage:<{a}} {what:<{b}} {minutes:6.1f} min {size:8.0f} MB" for stage, what, minutes, size in rows]
     need, free = 2 * sum(r[3] for r in rows), shutil.disk_usage(".").free / 1e6                # DVC keeps a second copy in its cache
-    lines += [f"{'predicted in all':<69} {sum(r[2] for r in rows):6.1f} min {need:8.0f} MB with DVC's copy, {free:.0f} MB free"]
+    lines += [f"{'predicted in all':<{a + b + 1}} {sum(r[2] for r in rows):6.1f} min {need:8.0f} MB with DVC's copy, {free:.0f} MB free"]
     if need > free: raise ValueError(f"the chain needs {need:.0f} MB of disk, {free:.0f} MB are free: make room or lower per_class")
     return "\n".join(lines)
