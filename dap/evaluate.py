@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['GREY', 'EIGVAL', 'EIGVEC', 'hash_once', 'crops', 'colours', 'augment', 'normalise', 'cutmix', 'one_size', 'load',
-           'load_both', 'settings', 'scaled', 'build', 'correct', 'part_of', 'loss_of', 'train_network', 'train_one',
-           'percent', 'ready', 'evaluate', 'read_once', 'evaluate_cell', 'train_real', 'load_network']
+           'load_both', 'settings', 'scaled', 'build', 'correct', 'compiles', 'part_of', 'loss_of', 'train_network',
+           'train_one', 'percent', 'ready', 'evaluate', 'read_once', 'evaluate_cell', 'train_real', 'load_network']
 
 # %% ../nbs/12_evaluate.ipynb #ad8ba6d7
 import json, math
@@ -193,6 +193,12 @@ def correct(
     with torch.autocast(device.type, torch.bfloat16, enabled=r["dtype"] == "bfloat16"):
         return torch.cat([net(normalise(part.to(device), r)).argmax(1).cpu() for part in x.split(100)]) == y
 
+@lru_cache(1)
+def compiles():    # -> bool
+    "Tell whether torch.compile works on this machine."
+    try: return bool(torch.compile(lambda v: (v.sin() + 1).sum())(torch.ones(8)) > 8)
+    except Exception: return False              # whatever a missing compiler, header or library raises
+
 def part_of(
     y,              # (n,) labels
     most:int=2000,  # images in all
@@ -212,11 +218,14 @@ def train_network(
     seed:int,    # network seed
     device,
     watch=None,  # called with (epoch, net) after each epoch, counted from 1
-):               # -> the network
+):               # -> the network, compiled if r["compile"]
     "Train one network from one seed; must run inside `fork_rng`."
     torch.manual_seed(seed_of(seed, "evaluate", "init"))
     g = torch.Generator().manual_seed(seed_of(seed, "evaluate"))
     net = build(r["arch"], len(r["classes"]), r["img_size"]).to(device)
+    if r.get("compile"):
+        torch._dynamo.config.recompile_limit = 64      # a graph for each network, batch size and mode, kept for the next cell
+        net = torch.compile(net, dynamic=False)
     opt = torch.optim.SGD(net.parameters(), lr=r["lr"], momentum=r["momentum"], weight_decay=r["weight_decay"])
     at = [r["epochs"] * a // b for a, b in r["milestones"]]
     schedule = (torch.optim.lr_scheduler.MultiStepLR(opt, [e for e in at if e > 0], r["gamma"]) if r["schedule"] == "multistep"
@@ -251,11 +260,13 @@ def percent(right):
     return 100 * right.double().mean().item()
 
 # %% ../nbs/12_evaluate.ipynb #80a28ca8
-def ready(arch, protocol, epochs_factor, img_size, device, dtype):
+def ready(arch, protocol, epochs_factor, img_size, device, dtype, compile=False):
     "Return the settings and the device; ValueError, before anything is read, for what cannot be."
     p = settings(protocol, img_size)
     if not (epochs_factor > 0 and math.isfinite(epochs_factor)): raise ValueError(f"epochs_factor = {epochs_factor}: it must be finite and > 0")
     if dtype not in ("float32", "bfloat16"): raise ValueError(f"dtype = {dtype!r}: use 'float32' or 'bfloat16'")
+    if compile not in (True, False): raise ValueError(f"compile = {compile!r}: use True or False")
+    if compile and not compiles(): raise ValueError("compile = True, but torch.compile does not work here: install a C++ compiler and Python's headers, or use compile=False")
     with torch.random.fork_rng(): build(arch, 2, p["img_size"])
     return p, torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -271,14 +282,15 @@ def evaluate(
     looks:int=None,               # looks at `val` during training, the final one included; None = 1
     device=None,                  # None = cuda if there is one, else cpu
     dtype:str="float32",          # float32 or bfloat16 (autocast)
+    compile:bool=False,           # through torch.compile
 ):                                # -> dict: final, best, per_class in percent, one entry a seed; looks; resolved
     "Train `arch` on `train` once per seed and return its accuracy on `val`."
     seeds, looks = list(seeds), 1 if looks is None else looks
     if not seeds: raise ValueError("seeds is empty: give at least one network seed")
     if looks < 1: raise ValueError(f"looks = {looks}: it must be at least 1, the final one")
-    p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype)
+    p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype, compile)
     x, y, xv, yv, names = load_both(train, val, p["img_size"])
-    r = scaled(p, y, epochs_factor, looks) | dict(arch=arch, dtype=dtype, device=device.type, threads=torch.get_num_threads(),
+    r = scaled(p, y, epochs_factor, looks) | dict(arch=arch, dtype=dtype, compile=compile, device=device.type, threads=torch.get_num_threads(),
                                                   n_train=len(x), n_val=len(xv), classes=names, n_part=len(part_of(yv)))
     final, best, per_class = [], [], []
     for seed in seeds:
@@ -301,7 +313,7 @@ def evaluate_cell(
     out,                 # JSON to write
     *,
     protocol:str,
-    **options,           # epochs_factor, img_size, looks, device, dtype: as in `evaluate`
+    **options,           # epochs_factor, img_size, looks, device, dtype, compile: as in `evaluate`
 ):                       # -> final accuracy in percent
     "Evaluate one cell of a table and write it; a cell that is there, of the same images, test set, settings and code, is not trained again."
     asked = json.loads(json.dumps(dict(**key, protocol=protocol, settings=settings(protocol, options.get("img_size")), options=options, images=folder_hash(train), test=hash_once(str(val)), code=code_hash("data", "nets", "evaluate"))))

@@ -107,6 +107,11 @@ def experiments():
     return sorted(found, key=lambda p: order.index(p.stem) if p.stem in order else len(order))
 
 
+def copies_of(stem):
+    "Return the executed copies of an experiment, those of the default run first."
+    return sorted((ROOT / "results").glob(f"*/notebooks/{stem}.ipynb"))
+
+
 def results(folder):
     "Return the page of all tables and pictures of the default run."
     report = folder / "report.md"
@@ -114,7 +119,7 @@ def results(folder):
 
 
 def toctree(caption, pages):
-    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n" + "\n".join(p.rsplit(".", 1)[0] for p in pages) + "\n```\n\n" if pages else ""
+    return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n" + "\n".join(re.sub(r"\.\w+(>?)$", r"\1", p) for p in pages) + "\n```\n\n" if pages else ""
 
 
 def main(dst="docs/_src"):
@@ -122,19 +127,21 @@ def main(dst="docs/_src"):
     shutil.rmtree(dst, ignore_errors=True)
     library = {p.relative_to(ROOT): p.name for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))}
     runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
+    several = {p.relative_to(ROOT): f"experiments/{p.name}" for p in copies_of("sweep-*")}
     texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md"}.items() if (ROOT / k).exists()}
     index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
     stage = Stage(dst, library | runs | texts | {index: "index.ipynb", report: "results.md"})
     tree = toctree("Results", ["results.md", *(["experiments/log.md"] if Path("nbs/experiments/log.md") in texts else [])])
-    tree += toctree("Experiments", list(runs.values())) + toctree("Library", list(library.values()))
+    tree += toctree("Experiments", list(runs.values())) + toctree("Sweeps", [f"{source.stem} <{page}>" for source, page in several.items()]) + toctree("Library", list(library.values()))
     tree += toctree("About", ["changelog.md"] if Path("CHANGELOG.md") in texts else [])
     with tempfile.TemporaryDirectory() as folder:
         for source, page in library.items(): stage.notebook(process(ROOT / source, folder), source, page)
         stage.notebook(process(ROOT / index, folder), index, "index.ipynb", tree)
     for source, page in runs.items():
-        executed = ROOT / "results/default/notebooks" / source.name
-        if not executed.exists(): print(f"{source}: no executed copy in results/default/notebooks, shown without outputs")
-        stage.notebook(executed if executed.exists() else ROOT / source, source, page)
+        copies = copies_of(source.stem)
+        if not copies: print(f"{source}: no executed copy in results, shown without outputs")
+        stage.notebook(copies[0] if copies else ROOT / source, source, page)
+    for source, page in several.items(): stage.notebook(ROOT / source, Path("nbs/experiments") / source.name, page)
     for source, page in texts.items(): stage.write(page, stage.markdown((ROOT / source).read_text(encoding="utf-8"), source, page))
     stage.write("results.md", stage.markdown(results(ROOT / report.parent), report, "results.md"))
     stage.write("_static/dap.css", CSS)

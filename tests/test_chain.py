@@ -5,7 +5,7 @@ import pytest, yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-QUICK = dict(dataset="fashion-two", ipc=1, num_inference_steps=4, limit=40, real_per_class=40, real_points=20, per_class=4, generation_seeds=[0, 1], epochs_factor=0.002, methods=["random", "dit", "mgd3", "dap", "dap-mmd"])
+QUICK = dict(dataset="fashion-two", ipc=1, num_inference_steps=4, limit=40, real_per_class=40, real_points=20, per_class=4, generation_seeds=[0, 1], epochs_factor=0.002, eval_compile=False, methods=["random", "dit", "mgd3", "dap", "dap-mmd"])
 
 
 def call(clone, *command, ok=True):
