@@ -166,6 +166,6 @@ def save_figure(fig, path):
     Path(path).write_bytes(few_colours(drawn.getvalue()))
 
 def few_colours(png:bytes):
-    "Return the picture as a PNG of at most 256 colours: a sixth of the bytes for a gallery."
+    "Return the picture as a PNG of at most 256 colours: half to a sixth of the bytes."
     small = io.BytesIO(); Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()

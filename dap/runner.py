@@ -13,13 +13,13 @@ import nbformat
 import papermill as pm
 import yaml
 from .config import METHODS, protocol, write_atomic
-from .report import few_colours
 
 LARGE = 100_000     # characters of a picture in a notebook
 
 # %% ../nbs/18_runner.ipynb #b78c024d
 def scrub(nb):
-    "Remove from an executed notebook what differs between two equal runs: times, random ids, standard error. Large pictures keep 256 colours."
+    "Remove from an executed notebook what differs between two equal runs, and all but 256 colours of large pictures."
+    from dap.report import few_colours
     nb.metadata.pop("papermill", None)
     for i, cell in enumerate(nb.cells):
         cell["id"] = f"cell-{i}"
@@ -149,7 +149,7 @@ def plan(
             ("encode", f"{reals} real images", 0.5 + reals * 0.003 * pixels / 784 / 60, reals * 4 * backbone.latent_shape[0] * backbone.latent_shape[1] ** 2 / 1e6),
             ("bank", f"{features} features of {' and '.join(map(str, sorted(sizes)))}", 0.3 + features * len(sizes) * forward / p["workers"] / 60, features * sum(sizes) * 2 / 1e6),
             ("distill", f"{images} images of {', '.join(sampled)}", 0.2 + images * p["seconds_per_image"] / p["workers"] / 60, images * pixels * 1e-6),
-            ("evaluate", f"{cells} cells of {p['arch']}", 0.2 + cells * p["seconds_per_cell"] / p["workers"] / 60, cells * 0.01),
+            ("evaluate", f"{cells} cells of {p['arch']}", (1.5 if p["eval_compile"] else 0.2) + cells * p["seconds_per_cell"] / p["workers"] / 60, cells * 0.01),
             ("table3, figures, report", "tables and pictures", 1.5, 2.0)]
 
 def plan_grid(
@@ -167,6 +167,7 @@ def plan_grid(
         if bad: raise ValueError(f"unknown method {bad[0]!r} in set {name}: choose from random, kmedoids, {', '.join(METHODS)}")
         check_samples(p | full["banks"][s["bank"]] | s)
     for name, c in full["cells"].items():
+        if set(c) != {"set", "arch", "seconds_per_cell"}: raise ValueError(f"cells {name} have {', '.join(c)}: give set, arch and seconds_per_cell")
         if c["set"] not in full["sets"]: raise ValueError(f"cells {name} ask for set {c['set']!r}: there are {', '.join(full['sets'])}")
         network_ready(c["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
     count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
@@ -178,6 +179,7 @@ def plan_grid(
         n = len(full["sets"][c["set"]]["methods"]) * len(full["sets"][c["set"]]["generation_seeds"])
         rows.append((f"evaluate {name}", f"{n} cells", n * c["seconds_per_cell"] / p["workers"] / 60, n * 0.01))
     for name, w in full["whole"].items():
+        if set(w) != {"dataset", "arch", "epochs_factor", "seconds_per_cell"}: raise ValueError(f"whole {name} has {', '.join(w)}: give dataset, arch, epochs_factor and seconds_per_cell")
         class_list(w["dataset"]); network_ready(w["arch"], p["protocol"], w["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
         rows.append((f"whole {name}", f"{w['arch']} on all real images", w["seconds_per_cell"] / 60, 0.01))
     return rows

@@ -109,13 +109,16 @@ def experiments():
 
 def copies_of(stem):
     "Return the executed copies of an experiment, those of the default run first."
-    return sorted((ROOT / "results").glob(f"*/notebooks/{stem}.ipynb"))
+    return sorted((ROOT / "results").glob(f"*/notebooks/{stem}.ipynb"), key=lambda p: (p.parts[-3] != "default", p))
 
 
 def results(folder):
-    "Return the page of all tables and pictures of the default run."
-    report = folder / "report.md"
-    return report.read_text(encoding="utf-8") if report.exists() else "# Results\n\nNone yet: run the chain.\n"
+    "Return the page of all tables and pictures of the default run, and of the full grid."
+    report, grid = folder / "report.md", folder.parent / "full/table3.md"
+    text = report.read_text(encoding="utf-8") if report.exists() else "# Results\n\nNone yet: run the chain.\n"
+    if grid.exists(): text += f"\n## The full grid\n\n{grid.read_text(encoding='utf-8').split('### The paper')[0]}"
+    if (picture := grid.with_name("claim_gallery.png")).exists(): text += f"\n![Every method of the claim, the same seeds](../full/{picture.name})\n"
+    return text
 
 
 def toctree(caption, pages):
@@ -127,7 +130,7 @@ def main(dst="docs/_src"):
     shutil.rmtree(dst, ignore_errors=True)
     library = {p.relative_to(ROOT): p.name for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))}
     runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
-    several = {p.relative_to(ROOT): f"experiments/{p.name}" for p in copies_of("sweep-*")}
+    several = {p.relative_to(ROOT): f"experiments/{p.name}" for p in copies_of("sweep-*") if p.parts[-3] == "default"}
     texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md"}.items() if (ROOT / k).exists()}
     index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
     stage = Stage(dst, library | runs | texts | {index: "index.ipynb", report: "results.md"})
