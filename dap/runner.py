@@ -167,9 +167,9 @@ def plan_grid(
         if bad: raise ValueError(f"unknown method {bad[0]!r} in set {name}: choose from random, kmedoids, {', '.join(METHODS)}")
         check_samples(p | full["banks"][s["bank"]] | s)
     for name, c in full["cells"].items():
-        if set(c) != {"set", "arch", "epochs_factor", "seconds_per_cell"}: raise ValueError(f"cells {name} have {', '.join(c)}: give set, arch, epochs_factor and seconds_per_cell")
+        if set(c) != {"set", "arch", "seconds_per_cell"}: raise ValueError(f"cells {name} have {', '.join(c)}: give set, arch and seconds_per_cell")
         if c["set"] not in full["sets"]: raise ValueError(f"cells {name} ask for set {c['set']!r}: there are {', '.join(full['sets'])}")
-        network_ready(c["arch"], p["protocol"], c["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
+        network_ready(c["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
     count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
     rows = []
     for name, s in full["sets"].items():
