@@ -117,9 +117,12 @@ def grid(
     classes,  # rows
     n:int,    # columns: the first n images by name
 ):            # -> uint8 array (h * classes, w * n, 3)
-    "Return the images of a folder as one array."
+    "Return the images of a folder as one array; ValueError if a class has fewer than n."
     read = lambda f: np.asarray(Image.open(f).convert("RGB"))
-    return np.vstack([np.hstack([read(f) for f in sorted((Path(folder) / c).glob("*.png"))[:n]]) for c in classes])
+    files = {c: sorted((Path(folder) / c).glob("*.png"))[:n] for c in classes}
+    few = [c for c, found in files.items() if len(found) < n]
+    if few: raise ValueError(f"{Path(folder) / few[0]} holds {len(files[few[0]])} PNG files, {n} are to be drawn: look whether the folder was made, or draw fewer")
+    return np.vstack([np.hstack([read(f) for f in found]) for found in files.values()])
 
 def gallery(
     folders,        # {title: ImageFolder}
