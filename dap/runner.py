@@ -174,7 +174,8 @@ def plan_grid(
         if bad: raise ValueError(f"unknown method {bad[0]!r} in set {name}: choose from random, kmedoids, {', '.join(METHODS)}")
         here = p | full["banks"][s["bank"]]
         check_samples(here | s)
-        absent = sorted({(pool, order) for m in s["methods"] for pool, order in [((here | s)["pool"].get(m), (here | s)["real_order"].get(m))] if pool} - set(banks_of(here)))
+        read = banks_of(here | s | {"pool": {m: pool for m, pool in (here | s)["pool"].items() if m in s["methods"]}})
+        absent = sorted(set(read) - set(banks_of(here)))
         if absent: raise ValueError(f"set {name} reads features {' in order '.join(absent[0])}, which bank {s['bank']!r} does not hold: add them to its pool and real_order")
     for name, c in full["cells"].items():
         if set(c) != {"set", "arch", "seconds_per_cell"}: raise ValueError(f"cells {name} have {', '.join(c)}: give set, arch and seconds_per_cell")
