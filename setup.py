@@ -1,4 +1,4 @@
-"""Everything about the distribution is read from settings.ini; the embedded prior travels inside the package."""
+"""Everything about the distribution is read from settings.ini; the embedded priors travel inside the package."""
 from configparser import ConfigParser
 from pathlib import Path
 import shlex, shutil
@@ -9,16 +9,17 @@ parser = ConfigParser(delimiters=["="])
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 LICENSES = {"apache2": "Apache-2.0"}     # nbdev's word -> SPDX
-PRIOR = Path("assets/mini-dit")
+PRIORS = (Path("assets/mini-dit"), Path("assets/mini-sd"))
 
 
-class BuildWithPrior(build_py):
-    "Copy assets/mini-dit to dap/assets/mini-dit of what is built; an editable install reads it where it lies."
+class BuildWithPriors(build_py):
+    "Copy the priors in assets to dap/assets of what is built; an editable install reads them where they lie."
     def run(self):
         super().run()
         if self.editable_mode: return
-        if not (PRIOR / "model_index.json").is_file(): raise SystemExit(f"{PRIOR}/model_index.json is missing: a wheel without its prior would be broken")
-        shutil.copytree(PRIOR, Path(self.build_lib) / cfg["lib_path"] / PRIOR, dirs_exist_ok=True)
+        for prior in PRIORS:
+            if not (prior / "model_index.json").is_file(): raise SystemExit(f"{prior}/model_index.json is missing: a wheel without its priors would be broken")
+            shutil.copytree(prior, Path(self.build_lib) / cfg["lib_path"] / prior, dirs_exist_ok=True)
 
 
 setup(
@@ -38,5 +39,5 @@ setup(
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={"dev": shlex.split(cfg["dev_requirements"]), "docs": shlex.split(cfg["docs_requirements"])},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
-    cmdclass={"build_py": BuildWithPrior},
+    cmdclass={"build_py": BuildWithPriors},
 )
