@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAMPLING', 'load_backbone_once', 'load_bank_once', 'label_of', 'blocks', 'Health', 'distill', 'sample_block',
-           'describe', 'finished', 'check_effect', 'load_modes', 'distill_method']
+           'scales_of', 'describe', 'finished', 'check_effect', 'load_modes', 'distill_method']
 
 # %% ../nbs/10_distill.ipynb #496e1c0d
 import json
@@ -18,7 +18,7 @@ from .config import code_hash, manifest, seed_of, write_json
 from .data import RealImages, folder_hash, save_images
 from .engine import run_units
 from .guidance import make_guide
-from .sampling import ready, sample
+from .sampling import ready, sample, swap
 
 # %% ../nbs/10_distill.ipynb #2a84e64a
 SAMPLING = dict(guidance_scale=4.0, num_inference_steps=50)      # the field's habit [I]
@@ -34,11 +34,13 @@ def label_of(backbone, classes):
     if bad: raise ValueError(f"class {next(iter(bad))!r} has label {next(iter(bad.values()))}: the backbone has labels 0 to {backbone.num_classes - 1}")
     return dict(sorted(classes.items()))
 
-def blocks(classes, ipc, batch, whole):
-    "Cut the images of a run into batches of (folder, label, index); whole classes stay together for joint guides."
+def blocks(classes, ipc, batch, guide):
+    "Cut the images of a run into batches of (folder, label, index): whole classes for a joint guide, one class at a time for a bank that holds one."
+    whole, one_class = guide is not None and not guide.independent, getattr(guide, "one_class", False)
     images = [(c, y, i) for c, y in classes.items() for i in range(ipc)]
-    size = max(ipc, batch // ipc * ipc) if whole else batch
-    return [images[k:k + size] for k in range(0, len(images), size)]
+    size = (max(ipc, batch // ipc * ipc) if whole else batch) if not one_class else ipc if whole else min(ipc, batch)
+    parts = [images[k:k + ipc] for k in range(0, len(images), ipc)] if one_class else [images]
+    return [part[k:k + size] for part in parts for k in range(0, len(part), size)]
 
 class Health:
     "Collects |gamma g| / |x~_{t-1} - x_t|, the share of the sampler's own step that guidance adds, by t."
@@ -75,9 +77,9 @@ def distill(
     record = describe(backbone, classes, ipc, guide, seed, options, scheduler, timesteps)
     if finished(out, record): return out
     health = Health()
-    work = blocks(classes, ipc, batch, whole=guide is not None and not guide.independent)
+    work = blocks(classes, ipc, batch, guide)
     run_units(lambda images: sample_block(backbone, images, out, guide, seed, health, options), [{"images": w} for w in work], engine=engine, desc=f"distill {out.name}" if progress else None)
-    record |= {"shift_over_step": health.by_t(), "images": folder_hash(out)}
+    record |= {"shift_over_step": health.by_t(), "images": folder_hash(out)} | scales_of(guide)
     check_effect(record)
     write_json(out / "manifest.json", record)
     return out
@@ -89,11 +91,16 @@ def sample_block(backbone, images, out, guide, seed, health, options):
     z = sample(backbone, labels, generators, guide=guide, index=index, callback=health, progress=False, **options)
     for name, i, image in zip(names, index, backbone.decode(z).cpu()): save_images(Path(out) / name, image[None], first=i)
 
+def scales_of(guide):
+    "Return the length scales that \"median\" became, by label and timestep, for the manifest."
+    found = getattr(guide, "length_scales", None) or {}
+    return {"length_scales": {f"{c}/{t}": v for (c, t), v in sorted(found.items())}} if found else {}
+
 def describe(backbone, classes, ipc, guide, seed, options, scheduler, timesteps):
     "Return the manifest of a run: everything that decides its images."
     sampling = {k: v for k, v in options.items() if k != "scheduler"} | {"scheduler": type(scheduler).__name__, "timesteps": timesteps}
     return manifest("distilled", class_to_idx={c: i for i, c in enumerate(classes)}, labels=classes, ipc=ipc, seed=seed, code=code_hash("backbones", "bank", "distill", "energies", "guidance", "kernels", "sampling"), sampling=sampling, guide=guide.settings() if hasattr(guide, "settings") else repr(guide),
-                    backbone={"weights": backbone.fingerprint, "dtype": str(backbone.dtype), "device": backbone.device.type})
+                    backbone={"weights": backbone.fingerprint, "dtype": str(backbone.dtype), "device": backbone.device.type, "options": backbone.options})
 
 def finished(out, record):
     "Tell whether `out` holds this very run; ValueError if it holds another."
@@ -130,9 +137,12 @@ def distill_method(
     bank=None, modes=None,       # paths
     real_offset:int=0,           # bank row that image 0 meets, with pairing own: runs with other seeds should meet other real samples
     sampling:dict={},            # guidance_scale, num_inference_steps
-    **knobs,                     # gamma, pairing, per_image, mmd_scale, mode_scale
+    sampler:str=None,            # ddpm, ddim, dpm-solver++; None: the checkpoint's
+    load=(),                     # pairs of further options of `load_backbone`
+    **knobs,                     # gamma, pairing, per_image, mmd_scale, mode_scale, n_real, variants: as in `make_guide`
 ):
     "Load what a method needs and distil with it; return the folder as a string."
-    model = load_backbone_once(backbone, dtype=dtype)
+    model = load_backbone_once(backbone, dtype=dtype, **dict(load))
+    if sampler: sampling = sampling | {"scheduler": swap(model.scheduler, sampler)}
     guide = make_guide(method, bank=bank and load_bank_once(bank).roll(real_offset), modes=modes and load_modes(modes), **knobs)
     return str(distill(model, classes, ipc, out, guide=guide, seed=seed, progress=False, **sampling))
