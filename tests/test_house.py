@@ -123,6 +123,16 @@ def test_readme_is_the_index():
     assert (ROOT / "README.md").read_text(encoding="utf-8") == readme(), "run make notebooks"
 
 
+@need("docs/conf.py")
+@named("path", [*LIBRARY, *EXPERIMENTS], ids=stem)
+def test_every_formula_can_be_shown_offline(path):
+    sys.path.insert(0, str(ROOT / "docs"))
+    try: from conf import mathml
+    finally: sys.path.pop(0)
+    text = "\n".join(re.sub(r"`[^`]*`", "", c.source) for c in nbformat.read(path, 4).cells if c.cell_type == "markdown")
+    for m in re.finditer(r"\$\$(.+?)\$\$|(?<![\\$])\$([^$\n]+?)\$", text, re.S): assert "<math" in mathml(m[1] or m[2], "inline")
+
+
 @need("conf/config.yaml", "params.yaml")
 def test_params_are_the_composed_default_profile():
     from hydra import compose, initialize_config_dir
