@@ -118,7 +118,7 @@ def check_options(p):
         if p[k] not in there: raise ValueError(f"unknown {k} {p[k]!r}: choose one of {', '.join(map(str, there))}")
     for m in p["methods"]:
         if m in p["variants"]: energy_of(method_of(m, p["variants"]))
-    if p["bank_gigabytes"] is not None and not p["bank_gigabytes"] > 0: raise ValueError(f"bank_gigabytes = {p['bank_gigabytes']}: give a positive number, or null for no limit")
+    if p["bank_gigabytes"] is not None and not p["bank_gigabytes"] > 0: raise ValueError(f"bank_gigabytes = {p['bank_gigabytes']}: give a positive number, or null for the machine's memory")
 
 def check_profile(
     p:dict,                          # the profile section of params.yaml
