@@ -107,7 +107,7 @@ def write_json(
 
 def versions():
     "Return the versions of Python and of the packages that decide a result."
-    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in ("torch", "torchvision", "diffusers", "timm", "scikit-learn")}
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in ("torch", "torchvision", "diffusers", "transformers", "timm", "geomloss", "scikit-learn")}
 
 def manifest(
     kind:str,    # distilled, bank, cell

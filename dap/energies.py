@@ -15,15 +15,15 @@ from .kernels import Kernel, Linear, RBF, as_float, euclidean, kernel_distance, 
 ENERGIES = ("MeanDistance", "MeanSquaredDistance", "MMD", "Sinkhorn")
 
 def features(z, name, least=1, d=None):
-    "Return features in float32 or better; ValueError unless they are at least `least` rows (of d numbers)."
+    "Return features as they are; ValueError unless they are at least `least` rows (of d numbers)."
     what = f"of shape {tuple(z.shape)}" if torch.is_tensor(z) else f"given as {type(z).__name__}"
     if not torch.is_tensor(z) or z.dim() != 2 or len(z) < least or d not in (None, z.shape[1]):
         raise ValueError(f"{name} features {what}: a tensor (number, {d or 'd'}) with number >= {least} is needed")
-    return as_float(z)
+    return z
 
 @dataclass(frozen=True)
 class Real:
-    "Prepared real features: the resolved kernel and the features (m, d)."
+    "Prepared real features: the resolved kernel and the features (m, d), half precision too."
     kernel: Kernel
     z: torch.Tensor
 
@@ -65,14 +65,14 @@ class Moments:
         "Return the moments of real features, summed in float64."
         z = features(z, "real")
         square = torch.stack([row.double().square().sum() for row in z]).mean()                 # row by row: no copy of z in float64
-        return cls((z.sum(0, dtype=torch.float64) / len(z)).to(z.dtype), square)
+        return cls((z.sum(0, dtype=torch.float64) / len(z)).to(torch.promote_types(z.dtype, torch.float32)), square)
 
     def to(self, device): return Moments(self.mean.to(device), self.square.to(device))
 
     def mean_squared_distance(self, z):
         "Return the mean squared Euclidean distance of each row of z to the real features, (n,)."
         spread = self.square.double() - self.mean.double().square().sum()                       # ()
-        return (z - self.mean).square().sum(1) + spread
+        return (as_float(z) - self.mean).square().sum(1) + spread
 
 @dataclass(frozen=True)
 class RealMean(Real):
@@ -172,7 +172,7 @@ class Sinkhorn:
         z_real,  # (m, d)
     ):
         "Fix the blur and the cost between the real samples."
-        z = features(z_real, "real").detach()
+        z = as_float(features(z_real, "real")).detach()
         return RealCost(z, half_squares(z[None], z[None]), self.share * median_length_scale(z) if self.blur == "median" else float(self.blur))
 
     def __call__(
@@ -182,7 +182,7 @@ class Sinkhorn:
     ):           # -> ()
         "Return the divergence of the set."
         real = real if isinstance(real, RealCost) else self.prepare(real)
-        z = features(z_syn, "synthetic", 1, real.z.shape[1])
+        z = as_float(features(z_syn, "synthetic", 1, real.z.shape[1]))
         both = torch.cat([z.detach(), real.z])
         diameter = max((both.amax(0) - both.amin(0)).norm().item(), real.blur)                  # of the box around both
         is_real = lambda t: t.data_ptr() == real.z.data_ptr() and t[0].shape == real.z.shape and not t.requires_grad

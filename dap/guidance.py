@@ -15,7 +15,7 @@ from . import energies, kernels
 from .bank import FeatureBank, digest_of
 from .config import method_of, seed_of
 from .energies import MMD, MeanDistance
-from .kernels import Linear
+from .kernels import Linear, euclidean
 from .sampling import sample
 
 # %% ../nbs/08_guidance.ipynb #407c3b42
@@ -89,8 +89,8 @@ class DAP:
             if self.bank.count(c) < max(need, self.draw or 1): raise ValueError(f"label {c} has {self.bank.count(c)} real samples in the bank, {max(need, self.draw or 1)} are needed (pairing {self.pairing!r}, {ipc} images, draw {self.draw}): build a larger bank")
 
     def real(self, label, t, device):
-        "Return the class's real features at t: those drawn, if only some are."
-        real = self.bank[label, t].to(device)
+        "Return the class's real features at t as they are stored: those drawn, if only some are."
+        real = self.bank.stored(label, t).to(device)
         if not self.draw: return real
         g = torch.Generator().manual_seed(seed_of(self.bank.seed, "draw", label, t if self.redraw else "fixed"))
         return real[torch.randperm(len(real), generator=g)[:self.draw].sort().values.to(device)]
@@ -114,7 +114,7 @@ class DAP:
             return e.sum() if self.independent else len(z) * e
         k = self.per_image
         if self.pairing == "own": rows = [slice(i * k, (i + 1) * k) for i in index.tolist()]
-        else: rows = torch.cdist(z.detach(), real).topk(k, largest=False).indices           # (n, k)
+        else: rows = euclidean(z.detach(), real).topk(k, largest=False).indices           # (n, k)
         return sum(energy(z[j:j + 1], real[r]).sum() for j, r in enumerate(rows))
 
     def gamma_at(self, step):

@@ -112,9 +112,10 @@ def check_samples(p):
 
 def check_options(p):
     "Raise ValueError for an option of the guide, the bank or the sampler that is not known."
+    from dap.bank import BRANCHES, NOISES
     from dap.guidance import PAIRINGS, energy_of
     from dap.sampling import SAMPLERS
-    for k, there in (("pairing", PAIRINGS), ("branch", ("cond", "null")), ("real_noise", ("own", "shared", "none")), ("sampler", (None, *SAMPLERS))):
+    for k, there in (("pairing", PAIRINGS), ("branch", BRANCHES), ("real_noise", NOISES), ("sampler", (None, *SAMPLERS))):
         if p[k] not in there: raise ValueError(f"unknown {k} {p[k]!r}: choose one of {', '.join(map(str, there))}")
     for m in p["methods"]:
         if m in p["variants"]: energy_of(method_of(m, p["variants"]))
@@ -130,7 +131,7 @@ def check_profile(
     from dap.data import class_list, verify
     from dap.evaluate import ready as network_ready
     from dap.guidance import check_window
-    from dap.sampling import ready
+    from dap.sampling import ready, swap
     known = {"name"} | {n for f in sorted(Path(notebooks).glob("*.ipynb")) for n in declared(f)}
     unknown = sorted(set(p) - known)
     if unknown: raise ValueError(f"unknown parameter {unknown[0]!r} in profile {p.get('name')!r}: no experiment notebook declares it")
@@ -155,7 +156,7 @@ def check_profile(
     try: backbone = load_backbone(p["backbone"], dtype=p["dtype"], **p["load"])
     except TypeError as e: raise ValueError(f"load = {p['load']}: {e}") from None
     if p["layer"] != "auto": backbone.check_layer(p["layer"])
-    ready(backbone.scheduler, p["num_inference_steps"], 1.0, "cpu")
+    ready(swap(backbone.scheduler, p["sampler"]) if p["sampler"] else backbone.scheduler, p["num_inference_steps"], 1.0, "cpu", guided=any(method_of(m, p["variants"])["guide"] for m in p["methods"] if m in {*METHODS, *p["variants"]}))
     outside = {c: y for c, y in classes.items() if y >= backbone.num_classes}
     if outside: raise ValueError(f"class {next(iter(outside))!r} of {p['dataset']} has label {next(iter(outside.values()))}, the backbone {p['backbone']} knows {backbone.num_classes}")
     return backbone

@@ -53,7 +53,7 @@ def swap(
     more = {} if "clip_sample" in scheduler.config or name == "dpm-solver++" else {"clip_sample": False}      # never a default that clips latents
     return SAMPLERS[name].from_config(scheduler.config, **more)
 
-def ready(scheduler, num_inference_steps, strength, device, learned=False):
+def ready(scheduler, num_inference_steps, strength, device, learned=False, guided=False):
     "Return a fresh scheduler with its timesteps set; ValueError for what this loop cannot sample."
     if not hasattr(scheduler, "alphas_cumprod") or getattr(scheduler, "init_noise_sigma", 1.0) != 1.0:
         raise ValueError(f"{type(scheduler).__name__} scales its latents by sigma: take a variance-preserving scheduler (DDPM, DDIM, DPM-Solver++)")
@@ -64,6 +64,7 @@ def ready(scheduler, num_inference_steps, strength, device, learned=False):
     if not learned and str(scheduler.config.get("variance_type")).startswith("learned"): scheduler.register_to_config(variance_type="fixed_small")
     scheduler.set_timesteps(num_inference_steps, device=device)
     timesteps = [int(t) for t in scheduler.timesteps]
+    if guided and len(set(timesteps)) < len(timesteps): raise ValueError(f"{type(scheduler).__name__} visits a timestep twice and forgets what a guide added in between: take DDPM, DDIM or DPM-Solver++ (`swap`, or `sampler` of a profile)")
     return scheduler, timesteps[len(timesteps) - max(1, round(len(timesteps) * strength)):]
 
 # %% ../nbs/07_sampling.ipynb #46de4ccd
@@ -84,7 +85,7 @@ def sample(
 ):                                 # -> latents (n, *latent_shape), float32
     "Run reverse diffusion, adding a guide's shift to every step."
     learned = getattr(backbone, "options", {}).get("learned_variance", False)
-    scheduler, timesteps = ready(scheduler or backbone.scheduler, num_inference_steps, strength, backbone.device, learned)
+    scheduler, timesteps = ready(scheduler or backbone.scheduler, num_inference_steps, strength, backbone.device, learned, guide is not None)
     if len(generators) != len(labels): raise ValueError(f"{len(generators)} generators for {len(labels)} labels: give one per image")
     labels = torch.as_tensor(labels).to(backbone.device)
     index = count_within(labels) if index is None else torch.as_tensor(index)

@@ -1,9 +1,11 @@
 """Laws 5, 6 and 8, half precision and memory on a CUDA device; without one every test here is skipped, aloud."""
+import copy
 import pytest, torch
 from diffusers import DDIMScheduler, DiTPipeline
 from dap.backbones import capture, load_backbone, shipped
 from dap.bank import FeatureBank
 from dap.guidance import DAP
+from dap.kernels import euclidean, rows_at_once
 from dap.sampling import ready, sample
 
 DEVICE = "cuda"
@@ -90,6 +92,31 @@ def test_guided_and_plain_prediction_agree_and_the_gradient_is_that_of_two_passe
     two, = torch.autograd.grad(got.value.square().sum(), leaf)
     assert near(guided.output, plain.output, 1e-5) and near(guided.z, got.value.detach().flatten(1), 1e-5)
     assert near(gradient(backbone, x, y, branch=branch), two, 1e-4) and two.abs().max() > 0
+
+
+@pytest.mark.parametrize("branch", ["cond", "null"])
+def test_both_halves_in_one_call_are_those_of_two_calls(backbone, branch):
+    (x, y), apart = batch(backbone), copy.copy(backbone)
+    apart.together = lambda x: False
+    one, two = (b.predict(x, 500, y, guidance_scale=2.0, layer=b.default_layer, branch=branch) for b in (backbone, apart))
+    assert backbone.together(x) and near(one.output, two.output, 1e-5) and near(one.z, two.z, 1e-5)
+    assert near(gradient(backbone, x, y, branch=branch), gradient(apart, x, y, branch=branch), 1e-4)
+
+
+def test_a_bank_on_the_device_guides_as_one_at_home(backbone):
+    bank = bank_of(backbone)
+    assert torch.equal(draw(backbone, guide=DAP(bank.to(DEVICE))), draw(backbone, guide=DAP(bank)))
+
+
+def test_many_real_samples_are_read_in_blocks():
+    real = torch.randn(3000, 2 ** 16, dtype=torch.float16, device=DEVICE)
+    x = (real[:2] + torch.randn(2, 2 ** 16, device=DEVICE)).requires_grad_()
+    assert len(real) > rows_at_once(real)
+    d = euclidean(x, real)
+    want = torch.stack([(x.detach().double() - row.double()).norm(dim=1) for row in real], 1)
+    assert near(d.double(), want, 1e-5)
+    pull = torch.stack([((z.double() - real[i:i + 500].double()) / want[j, i:i + 500, None]).sum(0) for j, z in enumerate(x.detach()) for i in range(0, 3000, 500)]).view(2, 6, -1).sum(1)
+    assert near(torch.autograd.grad(d.sum(), x)[0].double(), pull, 1e-4)
 
 
 def test_an_image_depends_on_its_own_seed_alone(backbone):
