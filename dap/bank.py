@@ -237,10 +237,10 @@ class Bank:
         if z.shape[1] != self.width: raise ValueError(f"features of width {z.shape[1]}: the bank projects {self.width} numbers of layer {self.layer!r} with pool {self.pool!r}")
         return project_features(z, self.seed, self.project)
 
-    def check(self, backbone, timesteps, labels):
-        "Raise ValueError unless this bank was built with this backbone for these timesteps and labels; reads no feature."
+    def check(self, backbone, timesteps, labels, scheduler=None):
+        "Raise ValueError unless this bank was built with this backbone for these timesteps and labels and the noise of this scheduler (None: the backbone's); reads no feature."
         if self.fingerprint != backbone.fingerprint: raise ValueError(f"the bank was built with another backbone ({self.fingerprint[:12]} is not {backbone.fingerprint[:12]}): build it again")
-        if self.schedule != schedule_of(backbone.scheduler): raise ValueError(f"the bank was built for the noise schedule {self.schedule}, the sampler's is {schedule_of(backbone.scheduler)}: build it again")
+        if self.schedule != (own := schedule_of(scheduler or backbone.scheduler)): raise ValueError(f"the bank was built for the noise schedule {self.schedule}, the sampler's is {own}: build it again")
         backbone.check_layer(self.layer)
         for label in labels:
             for t in timesteps: self.require(int(label), int(t))

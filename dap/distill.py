@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SAMPLING', 'load_backbone_once', 'load_bank_once', 'label_of', 'blocks', 'Health', 'distill', 'sample_block',
-           'scales_of', 'describe', 'finished', 'check_effect', 'load_modes', 'distill_method']
+           'scales_of', 'describe', 'finished', 'check_effect', 'beside', 'load_modes', 'distill_method']
 
 # %% ../nbs/10_distill.ipynb #496e1c0d
 import json
@@ -72,8 +72,8 @@ def distill(
     if ipc < 1: raise ValueError(f"ipc = {ipc}: at least one image per class is needed")
     if batch < 1: raise ValueError(f"batch = {batch}: at least one image is needed")
     classes = label_of(backbone, classes)
-    scheduler, timesteps = ready(options.get("scheduler") or backbone.scheduler, options["num_inference_steps"], 1.0, backbone.device)
-    if hasattr(guide, "check"): guide.check(backbone, timesteps, list(classes.values()), ipc)
+    scheduler, timesteps = ready(options.get("scheduler") or backbone.scheduler, options["num_inference_steps"], 1.0, backbone.device, backbone.options.get("learned_variance", False), guide is not None)
+    if hasattr(guide, "check"): guide.check(backbone, timesteps, list(classes.values()), ipc, scheduler)
     record = describe(backbone, classes, ipc, guide, seed, options, scheduler, timesteps)
     if finished(out, record): return out
     health = Health()
@@ -98,7 +98,9 @@ def scales_of(guide):
 
 def describe(backbone, classes, ipc, guide, seed, options, scheduler, timesteps):
     "Return the manifest of a run: everything that decides its images."
-    sampling = {k: v for k, v in options.items() if k != "scheduler"} | {"scheduler": type(scheduler).__name__, "timesteps": timesteps}
+    settings = {k: v for k, v in scheduler.config.items() if not k.startswith("_")}
+    sampling = {k: v for k, v in options.items() if k != "scheduler"} | {"scheduler": type(scheduler).__name__, "scheduler_config": settings, "timesteps": timesteps}
+    if guide is not None: sampling["guided_timesteps"] = [t for i, t in enumerate(timesteps) if guide.active(i, len(timesteps))]
     return manifest("distilled", class_to_idx={c: i for i, c in enumerate(classes)}, labels=classes, ipc=ipc, seed=seed, code=code_hash("backbones", "bank", "distill", "energies", "guidance", "kernels", "sampling"), sampling=sampling, guide=guide.settings() if hasattr(guide, "settings") else repr(guide),
                     backbone={"weights": backbone.fingerprint, "dtype": str(backbone.dtype), "device": backbone.device.type, "options": backbone.options})
 
@@ -119,7 +121,12 @@ def check_effect(record):
     if record["guide"] != "None" and (not ratios or max(ratios) < 1e-4): raise ValueError(f"guide has no effect: its shift is under 1e-4 of the sampler's step at every t (largest {max(ratios, default=0):.1e}); raise the scale or widen the window")
 
 # %% ../nbs/10_distill.ipynb #e83872d0
-load_backbone_once, load_bank_once = lru_cache(1)(load_backbone), lru_cache(1)(FeatureBank.load)
+def beside(bank, device):
+    "Return a bank in the memory of a GPU that has room for it twice over, else as it is."
+    if device.type != "cuda" or 2 * sum(z.nbytes for z in bank.features.values()) > torch.cuda.mem_get_info(device)[0]: return bank
+    return bank.to(device)
+
+load_backbone_once, load_bank_once = lru_cache(1)(load_backbone), lru_cache(1)(lambda path, device: beside(FeatureBank.load(path), device))
 
 def load_modes(path):
     "Read {label: (k, *latent_shape)} from a safetensors file."
@@ -144,5 +151,5 @@ def distill_method(
     "Load what a method needs and distil with it; return the folder as a string."
     model = load_backbone_once(backbone, dtype=dtype, **dict(load))
     if sampler: sampling = sampling | {"scheduler": swap(model.scheduler, sampler)}
-    guide = make_guide(method, bank=bank and load_bank_once(bank).roll(real_offset), modes=modes and load_modes(modes), **knobs)
+    guide = make_guide(method, bank=bank and load_bank_once(bank, model.device).roll(real_offset), modes=modes and load_modes(modes), **knobs)
     return str(distill(model, classes, ipc, out, guide=guide, seed=seed, progress=False, **sampling))

@@ -14,7 +14,7 @@ import torch
 from . import energies, kernels
 from .bank import FeatureBank, digest_of
 from .config import method_of, seed_of
-from .energies import MMD, MeanDistance
+from .energies import MMD, MeanDistance, MeanSquaredDistance
 from .kernels import Linear, euclidean
 from .sampling import sample
 
@@ -56,7 +56,7 @@ class DAP:
     draw: int | None = None               # so many of the class's samples, drawn by the bank's seed; None: all
     redraw: bool = False                  # other ones at every timestep
     cache: dict = field(default_factory=dict, repr=False, compare=False)
-    length_scales: dict = field(default_factory=dict, repr=False, compare=False)      # (label, t) -> what "median" became
+    length_scales: dict = field(default_factory=dict, repr=False, compare=False)      # (label, t) -> what "median" became, or Sinkhorn's blur
 
     def __post_init__(self):
         check_window(self.scale, self.start, self.stop)
@@ -64,6 +64,7 @@ class DAP:
         if self.per_image < 1: raise ValueError(f"per_image = {self.per_image}: it must be at least 1")
         if self.draw is not None and self.draw < 1: raise ValueError(f"draw = {self.draw}: it must be at least 1")
         if self.pairing != "all" and not self.independent: raise ValueError(f"pairing {self.pairing!r} needs an energy per sample, not {self.energy}")
+        if self.pairing == "nearest" and self.draw and self.draw < self.per_image: raise ValueError(f"draw = {self.draw} with pairing 'nearest' and per_image = {self.per_image}: draw at least as many as are looked for")
         if self.pairing == "own" and self.draw: raise ValueError(f"draw = {self.draw} with pairing 'own': the samples of an image are its own rows of the bank; use pairing 'all' or 'nearest'")
 
     @property
@@ -78,10 +79,12 @@ class DAP:
     def independent(self): return getattr(self.energy, "per_sample", False)
     def active(self, i, n): return self.start <= i / n < self.stop
 
-    def check(self, backbone, timesteps, labels, ipc):
+    def check(self, backbone, timesteps, labels, ipc, scheduler=None):
         "Raise ValueError, before any sampling, if the bank lacks what a run of `ipc` images a class will ask for."
         n = len(timesteps)
-        self.bank.check(backbone, [t for i, t in enumerate(timesteps) if self.active(i, n)], labels)
+        self.bank.check(backbone, [t for i, t in enumerate(timesteps) if self.active(i, n)], labels, scheduler)
+        if self.bank.holds_moments and (self.energy != MeanSquaredDistance() or self.pairing != "all" or self.draw):
+            raise ValueError(f"the bank holds moments, not samples, and the guide asks for {self.energy}, pairing {self.pairing!r}, draw {self.draw}: moments are enough for MeanSquaredDistance(Linear()), pairing 'all' and draw None alone")
         need = {"own": ipc * self.per_image, "nearest": self.per_image, "all": 1}[self.pairing]
         if self.bank.order == "clusters" and self.pairing == "own" and (rows := min(map(self.bank.count, labels))) != need:
             raise ValueError(f"the bank holds {rows} real samples a class by cluster, {ipc} images with {self.per_image} each would not meet one cluster each: build it with per_class = {need}")
@@ -103,7 +106,9 @@ class DAP:
             if hasattr(energy, "kernel") and not energy.kernel.is_resolved:
                 energy = replace(energy, kernel=energy.kernel.resolve(real))
                 self.length_scales[label, t] = getattr(energy.kernel, "length_scale", repr(energy.kernel))
-            self.cache[label, t] = energy, real, energy.prepare(real) if self.pairing == "all" else None
+            prepared = energy.prepare(real) if self.pairing == "all" else None
+            if hasattr(prepared, "blur"): self.length_scales[label, t] = prepared.blur
+            self.cache[label, t] = energy, real, prepared
         return self.cache[label, t]
 
     def group(self, z, label, step, index):
@@ -151,7 +156,7 @@ class ModeGuidance:
     def __post_init__(self): check_window(self.scale, self.start, self.stop)
     def active(self, i, n): return self.start <= i / n < self.stop
 
-    def check(self, backbone, timesteps, labels, ipc):
+    def check(self, backbone, timesteps, labels, ipc, scheduler=None):
         "Raise ValueError, before any sampling, if a class has no modes or not one per image."
         for c in labels:
             if c not in self.modes: raise ValueError(f"no modes for label {c}: there are modes for {sorted(self.modes)}")

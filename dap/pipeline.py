@@ -54,7 +54,7 @@ class DAPPipeline:
         if len(labels) != len(images): raise ValueError(f"{len(labels)} class labels for {len(images)} images: give one an image")
         pixels = self.processor.preprocess(images, height=side, width=side)             # (n, 3, side, side) in [-1, 1]
         latents = torch.cat([self.backbone.encode(p) for p in pixels.split(64)])
-        timesteps = ready(self.scheduler, num_inference_steps, 1.0, self.backbone.device)[1]
+        timesteps = ready(self.scheduler, num_inference_steps, 1.0, self.backbone.device, guided=True)[1]
         return FeatureBank.build(self.backbone, latents, torch.tensor(labels), layer=layer or self.backbone.default_layer, timesteps=timesteps, **options)
 
     def __call__(
@@ -74,7 +74,8 @@ class DAPPipeline:
         labels = self.get_label_ids(class_labels)
         shape = (len(labels), *self.backbone.latent_shape)
         if latents is not None and tuple(latents.shape) != shape: raise ValueError(f"latents of shape {tuple(latents.shape)}: {shape} is needed")
-        if hasattr(guide, "check"): guide.check(self.backbone, ready(self.scheduler, num_inference_steps, 1.0, self.backbone.device)[1], sorted(set(labels)), max(Counter(labels).values()))
+        timesteps = ready(self.scheduler, num_inference_steps, 1.0, self.backbone.device, guided=guide is not None)[1]
+        if hasattr(guide, "check"): guide.check(self.backbone, timesteps, sorted(set(labels)), max(Counter(labels).values()), self.scheduler)
         z = sample(self.backbone, labels, spread(generator, len(labels)), guide=guide, guidance_scale=guidance_scale, num_inference_steps=num_inference_steps, scheduler=self.scheduler, latents=latents, progress=self.progress)
         images = z if output_type == "latent" else self.processor.postprocess(self.backbone.decode(z), output_type=output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)

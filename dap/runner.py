@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LARGE', 'ORDERS', 'scrub', 'declared', 'section', 'run_notebook', 'imported', 'check_tree', 'known_methods',
-           'check_methods', 'banks_of', 'check_samples', 'check_options', 'check_profile', 'plan', 'plan_grid',
-           'show_plan']
+           'check_methods', 'banks_of', 'guides_of', 'check_samples', 'check_options', 'check_profile', 'plan',
+           'plan_grid', 'show_plan']
 
 # %% ../nbs/18_runner.ipynb #44d63c37
 from pathlib import Path
+from types import SimpleNamespace
 import base64, shutil, sys
 import nbformat
 import papermill as pm
@@ -104,21 +105,34 @@ def banks_of(p):
     "Return {(pooling, order): real samples per class} of the banks that a profile's methods read."
     return {(pool, p["real_order"][m]): p["ipc"] * p["per_image"] if p["real_order"][m] == "clusters" else p["per_class"] for m, pool in p["pool"].items()}
 
+def guides_of(p):
+    "Return {method: guide} of a profile's methods that read a bank, made without their banks; ValueError for an option that cannot be."
+    from dap.guidance import DAP, make_guide
+    no_bank = SimpleNamespace(head=lambda n: None)
+    knobs = {k: p[k] for k in ("pairing", "per_image", "mmd_scale", "mode_scale", "n_real", "variants")} | {"gamma": 1.0 if p["gamma"] == "auto" else p["gamma"]}
+    made = {m: make_guide(m, bank=no_bank, modes={}, **knobs) for m in p["methods"] if m in {*METHODS, *p["variants"]}}
+    return {m: g for m, g in made.items() if isinstance(g, DAP)}
+
 def check_samples(p):
-    "Raise ValueError if the bank of a profile, or of a set of the full grid, holds too few real samples."
-    if p["pairing"] != "own" or "dap" not in p["methods"] or p["real_order"]["dap"] == "clusters": return
-    each, seeds = p["ipc"] * p["per_image"], 1 + max(p["generation_seeds"])
-    if each * seeds > p["per_class"]: raise ValueError(f"per_class = {p['per_class']}: pairing own needs ipc × per_image = {each} real samples per class for each of {seeds} generation seeds in the bank")
+    "Raise ValueError if the bank of a profile, or of a set of the full grid, holds too few real samples for a method."
+    seeds = 1 + max(p["generation_seeds"])
+    for m, g in guides_of(p).items():
+        if m not in p["real_order"]: raise ValueError(f"real_order names no order for method {m!r}: add it, and its pool")
+        order, each = p["real_order"][m], p["ipc"] * g.per_image
+        rows = p["ipc"] * p["per_image"] if order == "clusters" else p["per_class"]
+        if g.pairing == "own" and order == "clusters" and each != rows: raise ValueError(f"per_image = {g.per_image} of method {m!r}: its bank in order clusters holds ipc × the profile's per_image = {rows} real samples per class; give both the same per_image")
+        if g.pairing == "own" and order != "clusters" and each * seeds > rows: raise ValueError(f"per_class = {rows}: pairing own of method {m!r} needs ipc × per_image = {each} real samples per class for each of {seeds} generation seeds in the bank")
+        if g.pairing == "nearest" and g.per_image > rows: raise ValueError(f"per_image = {g.per_image} of method {m!r}: the bank holds {rows} real samples per class")
+        if p["n_real"] is not None and g.pairing == "all" and not 1 <= p["n_real"] <= rows: raise ValueError(f"n_real = {p['n_real']}: the bank of method {m!r} holds {rows} real samples per class; give 1 to {rows}, or null for all")
+        if g.draw and g.draw > min(rows, p["n_real"] or rows): raise ValueError(f"draw = {g.draw} of method {m!r}: {min(rows, p['n_real'] or rows)} real samples per class are there to draw from")
 
 def check_options(p):
     "Raise ValueError for an option of the guide, the bank or the sampler that is not known."
     from dap.bank import BRANCHES, NOISES
-    from dap.guidance import PAIRINGS, energy_of
+    from dap.guidance import PAIRINGS
     from dap.sampling import SAMPLERS
     for k, there in (("pairing", PAIRINGS), ("branch", BRANCHES), ("real_noise", NOISES), ("sampler", (None, *SAMPLERS))):
         if p[k] not in there: raise ValueError(f"unknown {k} {p[k]!r}: choose one of {', '.join(map(str, there))}")
-    for m in p["methods"]:
-        if m in p["variants"]: energy_of(method_of(m, p["variants"]))
     if p["bank_gigabytes"] is not None and not p["bank_gigabytes"] > 0: raise ValueError(f"bank_gigabytes = {p['bank_gigabytes']}: give a positive number, or null for the machine's memory")
 
 def check_profile(
@@ -156,7 +170,7 @@ def check_profile(
     try: backbone = load_backbone(p["backbone"], dtype=p["dtype"], **p["load"])
     except TypeError as e: raise ValueError(f"load = {p['load']}: {e}") from None
     if p["layer"] != "auto": backbone.check_layer(p["layer"])
-    ready(swap(backbone.scheduler, p["sampler"]) if p["sampler"] else backbone.scheduler, p["num_inference_steps"], 1.0, "cpu", guided=any(method_of(m, p["variants"])["guide"] for m in p["methods"] if m in {*METHODS, *p["variants"]}))
+    ready(swap(backbone.scheduler, p["sampler"]) if p["sampler"] else backbone.scheduler, p["num_inference_steps"], 1.0, "cpu", backbone.options["learned_variance"], any(method_of(m, p["variants"])["guide"] for m in p["methods"] if m in {*METHODS, *p["variants"]}))
     outside = {c: y for c, y in classes.items() if y >= backbone.num_classes}
     if outside: raise ValueError(f"class {next(iter(outside))!r} of {p['dataset']} has label {next(iter(outside.values()))}, the backbone {p['backbone']} knows {backbone.num_classes}")
     return backbone

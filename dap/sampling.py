@@ -53,18 +53,27 @@ def swap(
     more = {} if "clip_sample" in scheduler.config or name == "dpm-solver++" else {"clip_sample": False}      # never a default that clips latents
     return SAMPLERS[name].from_config(scheduler.config, **more)
 
-def ready(scheduler, num_inference_steps, strength, device, learned=False, guided=False):
-    "Return a fresh scheduler with its timesteps set; ValueError for what this loop cannot sample."
+def ready(
+    scheduler,                # diffusers VP scheduler; not touched
+    num_inference_steps:int,
+    strength:float,           # share of the steps done, in (0, 1]
+    device,
+    learned:bool=False,       # the network predicts its own variance, which is used
+    guided:bool=False,        # a guide will move the latents
+):                            # -> (scheduler, list of the original timesteps, 0..999, that will be visited)
+    "Return a fresh scheduler and its timesteps; ValueError for what this loop cannot sample."
     if not hasattr(scheduler, "alphas_cumprod") or getattr(scheduler, "init_noise_sigma", 1.0) != 1.0:
         raise ValueError(f"{type(scheduler).__name__} scales its latents by sigma: take a variance-preserving scheduler (DDPM, DDIM, DPM-Solver++)")
-    if learned and not isinstance(scheduler, DDPMScheduler): raise ValueError(f"{type(scheduler).__name__} cannot use a learned variance: take DDPM, or load the backbone without learned_variance")
+    if learned and not (isinstance(scheduler, DDPMScheduler) and scheduler.config.variance_type.startswith("learned")):
+        raise ValueError(f"{type(scheduler).__name__} with variance_type {scheduler.config.get('variance_type')!r} cannot use a learned variance: take the backbone's own scheduler, or load it without learned_variance")
+    if guided and not isinstance(scheduler, tuple(SAMPLERS.values())):
+        raise ValueError(f"{type(scheduler).__name__} with a guide: some schedulers (PNDM, UniPC) go back to latents of their own and lose what a guide adds; take {', '.join(SAMPLERS)} (`swap`, or `sampler` of a profile)")
     if not 1 <= num_inference_steps <= len(scheduler.alphas_cumprod): raise ValueError(f"num_inference_steps = {num_inference_steps}: choose 1 to {len(scheduler.alphas_cumprod)}")
     if not 0 < strength <= 1: raise ValueError(f"strength = {strength}: choose a number in (0, 1]")
     scheduler = copy.deepcopy(scheduler)
     if not learned and str(scheduler.config.get("variance_type")).startswith("learned"): scheduler.register_to_config(variance_type="fixed_small")
     scheduler.set_timesteps(num_inference_steps, device=device)
     timesteps = [int(t) for t in scheduler.timesteps]
-    if guided and len(set(timesteps)) < len(timesteps): raise ValueError(f"{type(scheduler).__name__} visits a timestep twice and forgets what a guide added in between: take DDPM, DDIM or DPM-Solver++ (`swap`, or `sampler` of a profile)")
     return scheduler, timesteps[len(timesteps) - max(1, round(len(timesteps) * strength)):]
 
 # %% ../nbs/07_sampling.ipynb #46de4ccd
@@ -88,6 +97,8 @@ def sample(
     scheduler, timesteps = ready(scheduler or backbone.scheduler, num_inference_steps, strength, backbone.device, learned, guide is not None)
     if len(generators) != len(labels): raise ValueError(f"{len(generators)} generators for {len(labels)} labels: give one per image")
     labels = torch.as_tensor(labels).to(backbone.device)
+    bank = getattr(guide, "bank", None)
+    if hasattr(bank, "check"): bank.check(backbone, [t for i, t in enumerate(timesteps) if guide.active(i, len(timesteps))], sorted(set(labels.tolist())), scheduler)
     index = count_within(labels) if index is None else torch.as_tensor(index)
     noise = lambda: randn_tensor((len(labels), *backbone.latent_shape), generator=list(generators), device=backbone.device)  # (n, *latent_shape)
     abar = [scheduler.alphas_cumprod[t].item() for t in timesteps] + [1.0]

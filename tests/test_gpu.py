@@ -21,8 +21,12 @@ def full_precision():
     torch.backends.cudnn.allow_tf32 = before
 
 
+@pytest.fixture(scope="module", params=["mini-dit", "mini-sd"])
+def name(request): return request.param
+
+
 @pytest.fixture(scope="module")
-def backbone(): return load_backbone("mini-dit", device=DEVICE)
+def backbone(name): return load_backbone(name, device=DEVICE)
 
 
 def seeded(*seeds): return [torch.Generator().manual_seed(s) for s in seeds]
@@ -63,7 +67,8 @@ def test_everything_is_on_the_device(backbone):
     assert {a.dtype for a in (p.output, p.eps, p.x0, p.z)} == {torch.float32}
 
 
-def test_sampling_without_a_guide_equals_diffusers_pipeline(backbone):
+def test_sampling_without_a_guide_equals_diffusers_pipeline():
+    backbone = load_backbone("mini-dit", device=DEVICE)
     pipe = DiTPipeline.from_pretrained(shipped("mini-dit"), low_cpu_mem_usage=False).to(DEVICE)
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
@@ -76,8 +81,8 @@ def test_a_guide_of_scale_zero_is_no_guide(backbone):
     assert near(draw(backbone, guide=DAP(bank_of(backbone), scale=0.0)), draw(backbone), 1e-5)
 
 
-def test_the_device_agrees_with_the_cpu(backbone):
-    home = load_backbone("mini-dit", device="cpu")
+def test_the_device_agrees_with_the_cpu(backbone, name):
+    home = load_backbone(name, device="cpu")
     bank = bank_of(home)
     assert near(draw(backbone, guide=DAP(bank)), draw(home, guide=DAP(bank)), 1e-2)
 
@@ -129,8 +134,8 @@ def test_an_image_depends_on_its_own_seed_alone(backbone):
     assert near(alone, together, 1e-3) and near(turned, together, 1e-3)
 
 
-def test_bfloat16_is_near_float32_and_obeys_the_same_laws(backbone):
-    half, (x, y) = load_backbone("mini-dit", device=DEVICE, dtype="bfloat16"), batch(backbone)
+def test_bfloat16_is_near_float32_and_obeys_the_same_laws(backbone, name):
+    half, (x, y) = load_backbone(name, device=DEVICE, dtype="bfloat16"), batch(backbone)
     plain = half.predict(x, 500, y, guidance_scale=2.0)
     guided = half.predict(x.clone().requires_grad_(), 500, y, guidance_scale=2.0, layer=half.default_layer)
     full = backbone.predict(x, 500, y, guidance_scale=2.0, layer=backbone.default_layer)
@@ -168,7 +173,7 @@ def test_a_guided_step_holds_a_plain_ones_memory_and_the_graph_up_to_the_layer(b
     assert plain < guided <= plain + 1.5 * kept(backbone, x, y)
 
 
-def test_checkpointing_holds_less_and_gives_the_same_gradient(backbone):
-    lean, (x, y) = load_backbone("mini-dit", device=DEVICE, checkpointing=True), batch(backbone, 256)
+def test_checkpointing_holds_less_and_gives_the_same_gradient(backbone, name):
+    lean, (x, y) = load_backbone(name, device=DEVICE, checkpointing=True), batch(backbone, 256)
     assert near(gradient(lean, x, y), gradient(backbone, x, y), 1e-5)
     assert peak(lambda: gradient(lean, x, y)) < peak(lambda: gradient(backbone, x, y))
