@@ -110,7 +110,7 @@ def test_both_halves_in_one_call_are_those_of_two_calls(backbone, branch):
 
 def test_a_bank_on_the_device_guides_as_one_at_home(backbone):
     bank = bank_of(backbone)
-    assert torch.equal(draw(backbone, guide=DAP(bank.to(DEVICE))), draw(backbone, guide=DAP(bank)))
+    assert near(draw(backbone, guide=DAP(bank.to(DEVICE))), draw(backbone, guide=DAP(bank)), 1e-3)      # convolutions differ from call to call
 
 
 def test_many_real_samples_are_read_in_blocks():
