@@ -4,6 +4,7 @@ import pytest, torch
 from diffusers import DDIMScheduler, DiTPipeline
 from dap.backbones import capture, load_backbone, shipped
 from dap.bank import FeatureBank
+from dap.distill import beside
 from dap.guidance import DAP
 from dap.kernels import euclidean, rows_at_once
 from dap.sampling import ready, sample
@@ -108,9 +109,11 @@ def test_both_halves_in_one_call_are_those_of_two_calls(backbone, branch):
     assert near(gradient(backbone, x, y, branch=branch), gradient(apart, x, y, branch=branch), 1e-4)
 
 
-def test_a_bank_on_the_device_guides_as_one_at_home(backbone):
+def test_a_bank_on_the_device_guides_as_one_at_home(backbone, name):
     bank = bank_of(backbone)
-    assert near(draw(backbone, guide=DAP(bank.to(DEVICE))), draw(backbone, guide=DAP(bank)), 1e-3)      # convolutions differ from call to call
+    there, home = draw(backbone, guide=DAP(beside(bank, backbone.device))), draw(backbone, guide=DAP(bank))
+    assert {z.device.type for z in beside(bank, backbone.device).features.values()} == {DEVICE}
+    assert torch.equal(there, home) if name == "mini-dit" else near(there, home, 1e-3)      # seen on an H100: the U-Net's gradients do not come out equal twice
 
 
 def test_many_real_samples_are_read_in_blocks():
