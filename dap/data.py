@@ -88,12 +88,13 @@ class RealImages(ImageFolder):
         classes=None,        # names to keep; None = all
         *,
         size:int=None,       # resize the short side and centre-crop to so many pixels; None = as stored
+        resize:int=None,     # short side before the crop; None = `size`
         per_class:int=None,  # the first so many files of each class by name; None = all
     ):
         self.keep, self.root_path = None if classes is None else sorted(classes), Path(root)
         if not self.root_path.is_dir(): raise ValueError(f"no image folder {root}: give a folder that holds one folder per class")
         if per_class is not None and per_class < 1: raise ValueError(f"per_class = {per_class}: it must be at least 1")
-        steps = [] if size is None else [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
+        steps = [] if size is None else [v2.Resize(resize or size, antialias=True), v2.CenterCrop(size)]
         super().__init__(root, v2.Compose([v2.PILToTensor(), *steps]), loader=self.read)
         if per_class is not None: self.first(per_class)
 
