@@ -7,8 +7,8 @@ __all__ = ['GREY', 'EIGVAL', 'EIGVEC', 'SCHEDULES', 'OPTIMIZERS', 'hash_once', '
            'normalise', 'draw_beta', 'cutmix', 'mixup', 'mixed', 'one_size', 'load', 'load_both', 'settings', 'mix_of',
            'first_row', 'scaled', 'Teacher', 'open_teacher', 'teacher_id', 'soft_loss', 'views', 'stored_generator',
            'Store', 'tensor_hash', 'build', 'correct', 'compiles', 'part_of', 'loss_of', 'optimizer_of', 'compiled',
-           'train_network', 'train_one', 'percent', 'ready', 'evaluate', 'read_once', 'evaluate_cell', 'train_real',
-           'save_network', 'load_network']
+           'train_network', 'train_one', 'percent', 'ready', 'check_batches', 'judge_seed', 'evaluate', 'stock',
+           'plain_loop', 'read_once', 'evaluate_cell', 'train_real', 'save_network', 'load_network']
 
 # %% ../nbs/12_evaluate.ipynb #ad8ba6d7
 import hashlib, json, math, os
@@ -19,10 +19,12 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save
 from timm.data import ImageNetInfo
+from torchvision.transforms import v2
 from tqdm import tqdm
 import dap.nets
 from .config import PROTOCOLS, code_hash, manifest, protocol as preset, resolve, seed_of, write_atomic, write_json
 from .data import RealImages, folder_hash
+from .engine import run_units
 
 # %% ../nbs/12_evaluate.ipynb #d8215069
 def crops(
@@ -305,7 +307,7 @@ def build(
     img_size:int,     # pixels
 ):
     "Build an untrained network; ValueError if it is unknown or cannot take the input."
-    if arch not in timm.list_models(): raise ValueError(f"unknown arch {arch!r}: use convnet3, convnet6, resnetap10, resnet18_in or a name in timm.list_models()")
+    if arch not in timm.list_models(): raise ValueError(f"unknown arch {arch!r}: use convnet3 to convnet6, resnetap10, resnet18_in or a name in timm.list_models()")
     try:
         try: net = timm.create_model(arch, num_classes=num_classes, img_size=img_size)
         except TypeError: net = timm.create_model(arch, num_classes=num_classes)               # most convolutional nets of timm take any size
@@ -424,6 +426,17 @@ def ready(arch, protocol, epochs_factor, img_size, device, dtype, compile=False,
     with torch.random.fork_rng(): build(arch, 2, p["img_size"])
     return p, device
 
+def check_batches(r):
+    "Raise ValueError if a network with batch norm would meet a batch of one image."
+    if r["n_train"] % r["batch"] != 1: return
+    with torch.random.fork_rng(): net = build(r["arch"], len(r["classes"]), r["img_size"])
+    if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in net.modules()): raise ValueError(f"{r['n_train']} images in batches of {r['batch']} leave one image alone, and {r['arch']} has batch norm: give another number of images, or a protocol with another batch")
+
+def judge_seed(sets, r, seed, device, teacher, store):
+    "Train and test one network; return its final, best and per-class accuracy in percent."
+    with torch.random.fork_rng(): right, earlier = train_one(*sets, r, seed, device, teacher, store)
+    return percent(right), max([percent(right), *earlier]), [percent(right[sets[3] == c]) for c in range(len(r["classes"]))]
+
 def evaluate(
     train,                        # ImageFolder of the set to judge, or (images uint8, labels)
     val,                          # ImageFolder with at least its classes, or (images uint8, labels)
@@ -440,6 +453,7 @@ def evaluate(
     device=None,                  # None = cuda if there is one, else cpu
     dtype:str="float32",          # float32 or bfloat16 (autocast)
     compile:bool=False,           # through torch.compile
+    workers:int=1,                # seeds trained side by side, each on one thread; 1 = one after the other on all threads
 ):                                # -> dict: final, best, per_class in percent, one entry a seed; looks; resolved
     "Train `arch` on `train` once per seed and return its accuracy on `val`."
     seeds, looks = list(seeds), 1 if looks is None else looks
@@ -448,17 +462,50 @@ def evaluate(
     p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype, compile, teacher)
     if soft_labels and not p["stored"]: raise ValueError(f"soft_labels = {soft_labels} with protocol {p['protocol']}: only fkd stores its teacher's answers; leave it out")
     x, y, xv, yv, names = load_both(train, val, p["img_size"], p["resize"], ipc)
-    r = scaled(p, y, epochs_factor, looks, arch) | dict(arch=arch, dtype=dtype, compile=compile, device=device.type, threads=torch.get_num_threads(), label_seed=0,
+    r = scaled(p, y, epochs_factor, looks, arch) | dict(arch=arch, dtype=dtype, compile=compile, device=device.type, threads=1 if workers > 1 else torch.get_num_threads(), label_seed=0,
                                                         n_train=len(x), n_val=len(xv), classes=names, n_part=len(part_of(yv)))
+    check_batches(r)
     asked = Teacher(teacher, r, device) if teacher else None
     store = Store(soft_labels, asked, x, y, r, device) if soft_labels else None
-    final, best, per_class = [], [], []
-    for seed in seeds:
-        with torch.random.fork_rng(): right, earlier = train_one(x, y, xv, yv, r, seed, device, asked, store)
-        final.append(percent(right)); best.append(max([final[-1], *earlier]))
-        per_class.append([percent(right[yv == c]) for c in range(len(names))])
+    judged = run_units(judge_seed, [dict(sets=(x, y, xv, yv), r=r, seed=s, device=device, teacher=asked, store=store) for s in seeds], workers=workers, threads=1 if workers > 1 else None)
+    final, best, per_class = map(list, zip(*judged))
     told = {"teacher": asked.digest} if asked else {}
     return {"final": final, "best": best, "seeds": seeds, "per_class": per_class, "looks": len(r["looks_at"]), "resolved": r | told}
+
+# %% ../nbs/12_evaluate.ipynb #5f70ab02
+def stock(net):
+    "Replace this package's own layers by torch's, with the same weights."
+    for name, child in net.named_children():
+        if isinstance(child, dap.nets.Halve): setattr(net, name, torch.nn.AvgPool2d(2))
+        elif isinstance(child, dap.nets.Conv):
+            plain = torch.nn.Conv2d(child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding, bias=False)
+            plain.weight = child.weight; setattr(net, name, plain)
+        else: stock(child)
+    return net
+
+def plain_loop(
+    x, y,      # training set: uint8 (n, 3, h, w), labels (n,)
+    xv, yv,    # test set
+    r,         # resolved settings of a hard-label protocol
+    seed:int,  # network seed
+):             # -> final accuracy in percent
+    "Train and test one network as a plain script does; must run inside `fork_rng`."
+    torch.manual_seed(seed_of(seed, "evaluate", "init"))
+    net, classes = stock(build(r["arch"], len(r["classes"]), r["img_size"])), len(r["classes"])
+    transform = v2.Compose([v2.RandomResizedCrop(r["img_size"], tuple(r["scale"]), antialias=True), v2.RandomHorizontalFlip(r["flip"]), v2.ToDtype(torch.float32, scale=True),
+                            v2.ColorJitter(r["jitter"], r["jitter"], r["jitter"]), v2.Normalize(r["mean"], r["std"])])
+    mix, (opt, schedule) = v2.CutMix(alpha=r["cutmix"], num_classes=classes), optimizer_of(net, r)
+    autocast = lambda: torch.autocast("cpu", torch.bfloat16, enabled=r["dtype"] == "bfloat16")
+    for _ in range(r["epochs"]):
+        net.train()
+        for pick in torch.randperm(len(x)).split(r["batch"]):
+            images, labels = transform(x[pick]), y[pick]
+            light = (r["lighting"] * torch.randn(3) * EIGVAL) @ EIGVEC.T / torch.tensor(r["std"])       # torchvision has no PCA lighting
+            images, labels = mix(images + light[:, None, None], labels)
+            with autocast(): logits = net(images)
+            opt.zero_grad(set_to_none=True); F.cross_entropy(logits.float(), labels).backward(); opt.step()
+        schedule.step()
+    return percent(correct(net, xv, yv, r))
 
 # %% ../nbs/12_evaluate.ipynb #64dc76ac
 @lru_cache(1)
