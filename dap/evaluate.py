@@ -543,6 +543,7 @@ def train_real(
     seed:int=0,                 # network seed
     epochs_factor:float=1.0,
     img_size:int=None,          # pixels; None = the protocol's
+    ipc:int=None,               # the first so many images of each class by name; None = all
     device=None,                # None = cuda if there is one, else cpu
     dtype:str="float32",
     compile:bool=False,         # through torch.compile
@@ -551,7 +552,7 @@ def train_real(
 )->Path:
     "Train one network on a set and keep that of the last epoch."
     p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype, compile)
-    x, y, *held, names = load_both(train, val, p["img_size"], p["resize"]) if val is not None else load(train, p["img_size"])
+    x, y, *held, names = load_both(train, val, p["img_size"], p["resize"], ipc) if val is not None else load(train, p["img_size"], ipc=ipc)
     r = scaled(p, y, epochs_factor, 1, arch) | dict(arch=arch, dtype=dtype, compile=compile, device=device.type, threads=torch.get_num_threads(), n_train=len(x), classes=names)
     late = [e for e in keep if not 1 <= e <= r["epochs"]]
     if late: raise ValueError(f"keep = {late[0]}: the training has {r['epochs']} epochs, counted from 1")
