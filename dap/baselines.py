@@ -139,7 +139,12 @@ def learner(
 # %% ../nbs/14_baselines.ipynb #26e70222
 class Tuning:
     "A fine-tuning on its way: the network, its averaged weights, the optimizer, the memories and the terms of the loss."
-    def __init__(self, net, scheduler, device, settings):
+    def __init__(
+        self,
+        net, scheduler,   # of the source
+        device,
+        settings:dict,    # as in `fine_tune_minimax`, and the hashes of source and latents
+    ):
         self.o, self.device, self.kind = settings, device, scheduler.config.prediction_type
         self.net, self.abar = learner(net, settings["trainable"]).to(device), scheduler.alphas_cumprod.to(device)
         self.null = net.transformer_blocks[0].norm1.emb.class_embedder.num_classes
