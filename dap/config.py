@@ -57,7 +57,10 @@ GUIDED = dict(     # every option of the guide `DAP` that a method fixes; None: 
 METHODS = {      # what a method's name stands for; its strength, pairing and layer are chosen per profile
     "dit": dict(guide=None),
     "sd": dict(guide=None),        # the plain model when it is a Stable Diffusion
+    "d4m": dict(guide=None, begin="modes"),                                            # the plain model from its class's noised modes, by img2img
+    "minimax": dict(guide=None, backbone="minimax_backbone"),                          # the plain sampler with a fine-tuned prior: that key of the profile
     "mgd3": dict(guide="ModeGuidance", start=0.0, stop=0.5),
+    "igd": dict(guide="InfluenceGuidance", maker="distill_by_influence"),              # of `dap.baselines`, which makes its folders
     "dap": GUIDED,                                                                     # Alg. 1, Eq. 6; nothing else bears this name
     "dap-mmd": GUIDED | dict(energy="MMD", kernel="RBF", shift="step"),                # [I]: a set energy, its shift a share of the sampler's step
     "dap-sinkhorn": GUIDED | dict(energy="Sinkhorn", kernel=None, shift="step"),       # [I]: likewise, by optimal transport

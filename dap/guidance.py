@@ -203,6 +203,7 @@ def make_guide(
 ):                          # -> guide, or None for the plain model
     "Build the guide a method's name stands for; ValueError for an unknown name or option."
     preset = method_of(method, variants)
+    if "maker" in preset: raise ValueError(f"method {method!r} is made by dap.baselines.{preset['maker']}: call that, or run nbs/experiments/distill.ipynb")
     lacks = {"DAP": ("a bank", bank), "ModeGuidance": ("modes", modes), None: ("nothing", 0)}[preset["guide"]]
     if lacks[1] is None: raise ValueError(f"method {method!r} needs {lacks[0]}: run the bank stage and pass it")
     if preset["guide"] is None: return None
