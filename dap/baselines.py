@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KINDS', 'UNIT', 'NUMBERS', 'real_coreset', 'recolour', 'translate', 'cut_out', 'warp', 'alike', 'random_embedding',
            'matching_loss', 'pools_of', 'match', 'match_distributions', 'Surrogate', 'load_surrogates', 'loss_gradient',
-           'class_gradients', 'rms', 'InfluenceGuidance', 'denoiser', 'influence_of', 'sample_in_turn',
+           'class_gradients', 'rms', 'InfluenceGuidance', 'denoiser', 'learned_once', 'influence_of', 'sample_in_turn',
            'distill_by_influence']
 
 # %% ../nbs/14_baselines.ipynb #c2281109
@@ -188,6 +188,7 @@ def match_distributions(
 
 # %% ../nbs/14_baselines.ipynb #ce2d597a
 from dataclasses import dataclass, field
+from functools import lru_cache
 from .backbones import split_prediction
 from .config import resolve
 from .distill import SAMPLING, Health, check_effect, describe, label_of, load_backbone_once
@@ -343,6 +344,14 @@ def denoiser(
         return split_prediction(output[:, :backbone.latent_shape[0]], x, abar, backbone.scheduler.config.prediction_type)[1]
     return clean
 
+@lru_cache(1)
+def learned_once(surrogates, real, classes, per_class, device):
+    "Return the surrogates of a folder and the gradients of the classes' real images, once for all runs of a process."
+    nets = load_surrogates(surrogates, device)
+    if not isinstance(real, RealImages): real = RealImages(real, classes, size=nets[0].img_size, per_class=per_class)
+    if tuple(real.classes) != classes: raise ValueError(f"the real images are of {real.classes}, the classes to make are {list(classes)}: give the same")
+    return nets, class_gradients(nets, real, per_class)
+
 def influence_of(
     backbone,
     surrogates,             # folder, as in `load_surrogates`
@@ -356,10 +365,9 @@ def influence_of(
 ):                          # -> InfluenceGuidance
     "Load the surrogates, take the classes' gradients and build the guide."
     choose("through", through, ("denoiser", "clean latents"))
-    nets = load_surrogates(surrogates, backbone.device)
-    if not isinstance(real, RealImages): real = RealImages(real, list(classes), size=nets[0].img_size, per_class=per_class)
-    if list(real.classes) != list(classes): raise ValueError(f"the real images are of {real.classes}, the classes to make are {list(classes)}: give the same")
-    gradients = class_gradients(nets, real, per_class)
+    unknown = sorted(set(knobs) - {"scale", "repulsion", "start", "stop", "memory"})
+    if unknown: raise ValueError(f"unknown parameter {unknown[0]!r} of influence guidance: choose from scale, repulsion, start, stop, memory, per_class, through")
+    nets, gradients = learned_once(surrogates, real, tuple(classes), per_class, backbone.device)
     targets = {label: (c, gradients[c]) for c, label in enumerate(classes.values())}
     decode = lambda z: backbone.vae.decode(z / backbone.scale + backbone.shift).sample
     return InfluenceGuidance(nets, targets, decode, denoise=denoiser(backbone, guidance_scale) if through == "denoiser" else None, **knobs)
