@@ -37,7 +37,7 @@ def read_cells(
     return pd.DataFrame(rows, columns=[*KEYS, "final", "best"])
 
 # %% ../nbs/15_report.ipynb #621f332c
-UNPAIRED = ("random", "kmedoids", "herding", "kcenter", "full")      # share no noise with a sampler
+UNPAIRED = ("random", "kmedoids", "herding", "kcenter", "dm", "full")      # share no noise with a sampler
 
 def paired_interval(a, b):
     "Return mean difference of paired values, its 95 % t-interval and n."
