@@ -7,8 +7,8 @@ __all__ = ['WEIGHTS', 'FETCH', 'pixels', 'grey', 'embed', 'Judge', 'inception_we
            'radii', 'covered', 'precision_recall', 'density_coverage', 'frechet', 'off_diagonal', 'mmd', 'kid',
            'spread', 'vendi', 'nearest', 'real_to_synthetic', 'synthetic_to_real', 'clusters_covered', 'copying_rule',
            'copying', 'nearest_images', 'neighbours', 'same_size', 'draw_neighbours', 'read_set', 'check_sets',
-           'draw_like', 'fidelity', 'representative', 'score', 'fractions', 'normalised', 'label_robust',
-           'augmentation_robust', 'axes']
+           'draw_like', 'fidelity', 'representative', 'score_features', 'score', 'fractions', 'normalised',
+           'label_robust', 'augmentation_robust', 'axes']
 
 # %% ../nbs/13_metrics.ipynb #aa13000c
 import hashlib, json
@@ -230,7 +230,7 @@ def vendi(
     if labels is not None: return sum(vendi(z[labels == c], kernel) for c in labels.unique()) / len(labels.unique())
     gram = kernel(z.double())                                                             # (n, n)
     root = gram.diag().sqrt()
-    if not (root > 0).all(): raise ValueError(f"features {(root == 0).nonzero()[0].item()} are zero, and {kernel} calls a zero vector like nothing, itself included: use another extractor, or a kernel such as RBF()")
+    if not (root > 0).all(): raise ValueError(f"the features of sample {(root == 0).nonzero()[0].item()} are zero, and {kernel} calls a zero vector like nothing, itself included: use another extractor, or a kernel such as RBF()")
     share = torch.linalg.eigvalsh(gram / (root[:, None] * root) / len(z))                 # (n,)
     share = share[share > 0]
     return (-share * share.log()).sum().exp().item()
@@ -363,19 +363,20 @@ def read_set(
     return x, y
 
 def check_sets(
-    x, y,        # synthetic images and labels
-    xr, yr,      # real ones
+    y,           # synthetic labels
+    yr,          # real ones
     k:int,       # neighbours
+    kernel,      # of dap.kernels
     clusters,    # of a class; None = its synthetic images
 ):
     "Raise ValueError for sets that cannot be scored."
+    if not isinstance(kernel, Kernel): raise ValueError(f"kernel = {kernel!r}: give a kernel of dap.kernels, such as RBF() or Polynomial()")
     if set(y.tolist()) != set(yr.tolist()): raise ValueError(f"synthetic has labels {sorted(set(y.tolist()))}, real {sorted(set(yr.tolist()))}: give the same classes")
-    same_size(x, xr)
-    if not 1 <= k < min(len(x), len(xr)): raise ValueError(f"k = {k} with {len(x)} synthetic and {len(xr)} real images: give a k from 1 to {min(len(x), len(xr)) - 1}, or more images")
+    if not 1 <= k < min(len(y), len(yr)): raise ValueError(f"k = {k} with {len(y)} synthetic and {len(yr)} real images: give a k from 1 to {min(len(y), len(yr)) - 1}, or more images")
     if clusters is not None and clusters < 1: raise ValueError(f"clusters = {clusters}: give at least 1, or None for as many as a class has synthetic images")
     for c in y.unique():
         n, m = int((y == c).sum()), int((yr == c).sum())
-        if m < n + max(n, clusters or n): raise ValueError(f"class {int(c)} has {m} real images beside {n} synthetic ones: give at least {n + max(n, clusters or n)}, {n} to compare with and {max(n, clusters or n)} to measure by")
+        if m < n + max(n, clusters or n): raise ValueError(f"label {int(c)} has {m} real images beside {n} synthetic ones: give at least {n + max(n, clusters or n)}, {n} to compare with and {max(n, clusters or n)} to measure by")
 
 def draw_like(y, yr, seed):
     "Return as many random real images of each class as there are synthetic ones: indices; and which real images are left, bool."
@@ -396,6 +397,21 @@ def representative(z, y, zr, yr, draw, rest, clusters, seed):
     return dict(real_to_synthetic=reach, synthetic_to_real=synthetic_to_real(z, y, *real), representativeness=reach / real_to_synthetic(*other, *real),
                 clusters=clusters_covered(z, y, *real, clusters, seed), clusters_random=clusters_covered(*other, *real, clusters, seed))
 
+def score_features(
+    z, y,               # (n, d), (n,) synthetic features and labels
+    zr, yr,             # (m, d), (m,) real ones
+    *,
+    k:int=5,
+    seed:int=0,
+    kernel=RBF(),
+    clusters:int=None,
+):                      # -> dict: what `score` gives but for features and copying
+    "Score features that are there already, as `score` does."
+    check_sets(y, yr, k, kernel, clusters)
+    draw, rest = draw_like(y, yr, seed)
+    return dict(n=len(z), k=k, **fidelity(z, zr, k, kernel), diversity=spread(z, y) / spread(zr, yr), vendi=vendi(z), vendi_class=vendi(z, labels=y), vendi_random=vendi(zr[draw]),
+                **representative(z, y, zr, yr, draw, rest, clusters, seed))
+
 def score(
     synthetic,          # ImageFolder, or (images uint8 (n, 3, h, w), labels (n,))
     real,               # ImageFolder with its classes, or such a pair: held-out real images
@@ -409,15 +425,11 @@ def score(
     size:int=None,      # pixels to which folders are brought; None = as they are
 ):                      # -> dict of floats; features and kernel: str
     "Score a set of images against real ones; ValueError for sets that cannot be compared."
-    if not isinstance(kernel, Kernel): raise ValueError(f"kernel = {kernel!r}: give a kernel of dap.kernels, such as RBF() or Polynomial()")
     extractor, names = extractor_of(extractor), None if isinstance(synthetic, (tuple, list)) else RealImages(synthetic).classes
     (x, y), (xr, yr), *seen = [read_set(s, names, size) for s in (synthetic, real, train) if s is not None]
-    check_sets(x, y, xr, yr, k, clusters)
-    if seen: same_size(x, seen[0][0])
-    z, zr = embed(x, extractor), embed(xr, extractor)
-    draw, rest = draw_like(y, yr, seed)
-    found = dict(features=name_of(extractor), n=len(x), k=k, **fidelity(z, zr, k, kernel), diversity=spread(z, y) / spread(zr, yr),
-                 vendi=vendi(z), vendi_class=vendi(z, labels=y), vendi_random=vendi(zr[draw]), **representative(z, y, zr, yr, draw, rest, clusters, seed))
+    check_sets(y, yr, k, kernel, clusters)
+    same_size(x, xr, *(s[0] for s in seen))
+    found = dict(features=name_of(extractor), **score_features(embed(x, extractor), y, embed(xr, extractor), yr, k=k, seed=seed, kernel=kernel, clusters=clusters))
     for space, look in ({"": extractor, "_pixels": pixels} if seen else {}).items():
         (own, _), (new, _) = nearest_images([x, xr], seen[0][0], look)
         ratio, limit = copying_rule(own, new)

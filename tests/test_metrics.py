@@ -156,7 +156,7 @@ def never():
     (dict(k=0), "k = 0 with 12"), (dict(k=12), "k from 1 to 11"),
     (dict(clusters=0), "clusters = 0"), (dict(clusters=40), "30 real images beside 4"),
     (dict(kernel="rbf"), "kernel = 'rbf'"), (dict(extractor="resnet"), "extractor = 'resnet'"),
-    (dict(synthetic=lambda f: f / "train"), "30 real images beside 30"),
+    (dict(synthetic=lambda f: f / "train"), "30 real images beside 30"), (dict(real=lambda f: f / "made"), "4 real images beside 4"),
     (dict(real=(torch.zeros(30, 3, 28, 28), torch.zeros(30))), "images of torch.float32"),
     (dict(real=(torch.zeros(30, 3, 28, 28, dtype=torch.uint8), torch.zeros(29))), "30 images and 29 labels"),
     (dict(real=(torch.zeros(30, 3, 28, 28, dtype=torch.uint8), torch.zeros(30))), "give the same classes"),
