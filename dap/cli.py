@@ -160,9 +160,12 @@ def evaluate(
     img_size: int = typer.Option(None, help="pixels [default: the images' own if all are equal and smaller than the protocol's]", show_default=False),
     looks: int = typer.Option(None, help="looks at the test images, the final one included [default: 1]", show_default=False),
     ipc: int = typer.Option(None, help="the first so many images of each class by name [default: all]", show_default=False),
-    teacher: str = typer.Option(None, help="for soft labels: folder of a network trained on real images"),
+    teacher: str = typer.Option(None, help="for soft labels: folder of a network trained on real images, or a timm name with weights", show_default=False),
+    soft_labels: Path = typer.Option(None, help="for fkd: folder that keeps the teacher's answers, made if it is not there", show_default=False),
     device: str = typer.Option(None, help="cpu or cuda [default: cuda if there is one]", show_default=False),
     dtype: str = typer.Option("float32", help="float32 or bfloat16"),
+    compile: bool = typer.Option(False, "--compile", help="through torch.compile: a minute once, then about a third less"),
+    workers: int = typer.Option(1, help="network seeds trained side by side, a thread each; 1: one after the other on all threads"),
     out: Path = typer.Option(None, help="JSON file for the result, all settings and hashes"),
 ):
     "Judge a set of images: train networks on it by a named protocol, test them on real images."
@@ -178,8 +181,8 @@ def evaluate(
         size, why = size_for(found, img_size, usual)
         hashes = dict(images=folder_hash(folder), test=folder_hash(val))
         for line in (*lines, f"           sha256 {hashes['images']}", f"test       {val}{said}", f"img_size   {size}: {why}"): typer.echo(line)
-        chosen = {k: v for k, v in dict(ipc=ipc, teacher=teacher).items() if v is not None}
-        result = judge(folder, val, arch, protocol, given, epochs_factor=epochs_factor, img_size=size, looks=looks, device=device, dtype=dtype, **chosen)
+        chosen = {k: v for k, v in dict(ipc=ipc, teacher=teacher, soft_labels=soft_labels).items() if v is not None}
+        result = judge(folder, val, arch, protocol, given, epochs_factor=epochs_factor, img_size=size, looks=looks, device=device, dtype=dtype, compile=compile, workers=workers, **chosen)
         for line in verdict(result): typer.echo(line)
         if out: write_json(out, manifest("judgement", **hashes, code=code_hash("data", "nets", "evaluate"), **result))
 
