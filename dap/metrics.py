@@ -315,11 +315,13 @@ def neighbours(
     *,
     extractor,      # as `extractor_of` takes it
     size:int=None,  # pixels to which all images are brought; None = as they are
+    n_held:int=1000,# of the held-out images at most, the first ones of each class, equally many
 ):                  # -> DataFrame, a row an image: file, class; nearest_, distance_, limit_ in pixels and features; flagged
     "List the nearest training image of every image of a folder."
     extractor, own = extractor_of(extractor), RealImages(synthetic, size=size)
     seen = RealImages(train, own.classes, size=size)
-    x, z, h = (s.tensors()[0] for s in (own, seen, RealImages(held, own.classes, size=size)))
+    (x, _), (z, _), (h, y) = (s.tensors() for s in (own, seen, RealImages(held, own.classes, size=size)))
+    h = torch.cat([h[y == c][:max(1, n_held // len(own.classes))] for c in range(len(own.classes))])
     same_size(x, z, h)
     table = pd.DataFrame({"file": [p for p, _ in own.samples], "class": [own.classes[c] for c in own.targets]})
     for space, look in {"pixels": pixels, "features": extractor}.items():
