@@ -25,6 +25,7 @@ HARD = dict(               # every key of a protocol; the values are those of `m
     doubled=(),                # numbers of classes at which the batch is doubled
     img_size=224,
     resize=None,               # short side of a test image before its centre crop of 224; None: 224. Scaled with img_size
+    as_stored=False,           # training images are cropped from what is stored, not from a version of 224
     patches=1,                 # a training image is cut into patches x patches pieces and shuffled
     scale=(0.5, 1.0), flip=0.5, jitter=0.4, lighting=0.1,
     cutmix=1.0, mixup=0.0,     # Beta(x, x); one of the two, or none
@@ -37,7 +38,7 @@ HARD = dict(               # every key of a protocol; the values are those of `m
 
 SOFT = HARD | dict(
     label="soft", epochs_by_ipc=[(None, 300)], hundred=None, many={}, optimizer="adamw", lr=1e-3, weight_decay=0.01,
-    resize=256, jitter=0.0, lighting=0.0, temperature=dict(cutmix=20, mixup=4, none=20))
+    resize=256, as_stored=True, jitter=0.0, lighting=0.0, temperature=dict(cutmix=20, mixup=4, none=20))
 
 PROTOCOLS = {
     "minimax": HARD,

@@ -10,6 +10,7 @@ __all__ = ['FASHION', 'SPLITS', 'class_list', 'verify', 'read_idx', 'unpack', 'l
 # %% ../nbs/03_data.ipynb #25f7cc49
 import gzip, hashlib, json, os, re, struct
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import torch
@@ -171,10 +172,14 @@ class RealImages(ImageFolder):
 
     def tensors(self):
         "Read everything into memory: uint8 (n, 3, h, w) and int64 labels (n,), positions in `classes`."
-        with tqdm(range(len(self)), desc=f"read {self.root_path.name}", leave=False) as bar: images = [self[i][0] for i in bar]
-        sizes = {tuple(x.shape[1:]) for x in images}
+        images, sizes = torch.empty(len(self), *self[0][0].shape, dtype=torch.uint8), set()
+        def put(i):
+            image = self[i][0]; sizes.add(tuple(image.shape[1:]))
+            if len(sizes) == 1: images[i] = image
+        small = images[0].numel() < 50_000      # threads would only get in one another's way
+        with ThreadPoolExecutor(min(8, os.cpu_count())) as pool, tqdm((map if small else pool.map)(put, range(len(self))), total=len(self), desc=f"read {self.root_path.name}", leave=False, mininterval=5) as bar: list(bar)
         if len(sizes) > 1: raise ValueError(f"{self.root_path} mixes image sizes {sorted(sizes)[:3]}: give `size`, the pixels to bring all to")
-        return torch.stack(images), torch.tensor(self.targets)
+        return images, torch.tensor(self.targets)
 
 def check_images(
     images,        # RealImages

@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['GREY', 'EIGVAL', 'EIGVEC', 'SCHEDULES', 'OPTIMIZERS', 'hash_once', 'crops', 'colours', 'shuffled', 'augment',
-           'normalise', 'draw_beta', 'cutmix', 'mixup', 'mixed', 'one_size', 'load', 'load_both', 'settings', 'mix_of',
-           'first_row', 'scaled', 'Teacher', 'open_teacher', 'teacher_id', 'soft_loss', 'views', 'stored_generator',
-           'Store', 'tensor_hash', 'build', 'correct', 'compiles', 'part_of', 'loss_of', 'optimizer_of', 'compiled',
-           'train_network', 'train_one', 'percent', 'ready', 'check_batches', 'judge_seed', 'evaluate', 'stock',
-           'plain_loop', 'read_once', 'evaluate_cell', 'train_real', 'save_network', 'load_network']
+           'standard', 'normalise', 'draw_beta', 'cutmix', 'mixup', 'mixed', 'one_size', 'load', 'load_both',
+           'settings', 'mix_of', 'first_row', 'scaled', 'Teacher', 'open_teacher', 'teacher_id', 'soft_loss', 'views',
+           'stored_generator', 'Store', 'tensor_hash', 'build', 'correct', 'compiles', 'part_of', 'loss_of',
+           'optimizer_of', 'compiled', 'train_network', 'train_one', 'percent', 'ready_device', 'ready',
+           'check_batches', 'steady', 'beside', 'judge_seed', 'evaluate', 'stock', 'plain_loop', 'read_once',
+           'evaluate_cell', 'train_real', 'save_network', 'load_network']
 
 # %% ../nbs/12_evaluate.ipynb #ad8ba6d7
 import hashlib, json, math, os
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 import timm, torch
@@ -22,7 +24,7 @@ from timm.data import ImageNetInfo
 from torchvision.transforms import v2
 from tqdm import tqdm
 import dap.nets
-from .config import PROTOCOLS, code_hash, manifest, protocol as preset, resolve, seed_of, write_atomic, write_json
+from .config import PROTOCOLS, code_hash, manifest, protocol as preset, seed_of, versions, write_atomic, write_json
 from .data import RealImages, folder_hash
 from .engine import run_units
 
@@ -73,22 +75,27 @@ def shuffled(x, patches, g):
 
 def augment(
     x,    # (n, 3, h, w) uint8
-    p,    # protocol: patches, scale, flip, jitter, lighting, mean, std
+    p,    # protocol: img_size, patches, scale, flip, jitter, lighting, mean, std
     g,    # CPU generator
 ):        # -> (n, 3, h, w) float32, normalised
     "Crop, flip, jitter, light and normalise every image on its own."
     x = (shuffled(x, p["patches"], g) if p["patches"] > 1 else x).float() / 255
-    grid = F.affine_grid(crops(len(x), p["scale"], p["flip"], g).to(x.device), x.shape, align_corners=False)
+    grid = F.affine_grid(crops(len(x), p["scale"], p["flip"], g).to(x.device), (*x.shape[:2], p["img_size"], p["img_size"]), align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)       # (n, 3, h, w)
+    if p["jitter"] == p["lighting"] == 0: return standard(x, p)
     matrix, shift = colours(x.mean((2, 3)).cpu(), p["jitter"], p["lighting"], g)
     mean, std = torch.tensor(p["mean"]), torch.tensor(p["std"])
     matrix, shift = (matrix / std[:, None]).to(x.device), ((shift - mean) / std).to(x.device)
     return torch.baddbmm(shift[:, :, None], matrix, x.flatten(2)).view_as(x)
 
+def standard(x, p):
+    "Subtract the protocol's mean colour and divide by its deviation; x in [0, 1]."
+    mean, std = (torch.tensor(p[k], device=x.device)[:, None, None] for k in ("mean", "std"))
+    return (x - mean) / std
+
 def normalise(x, p):
     "Map uint8 images to what the network sees when it is tested."
-    mean, std = (torch.tensor(p[k], device=x.device)[:, None, None] for k in ("mean", "std"))
-    return (x.float() / 255 - mean) / std
+    return standard(x.float() / 255, p)
 
 # %% ../nbs/12_evaluate.ipynb #410e2faf
 def draw_beta(beta, g):
@@ -128,13 +135,14 @@ SCHEDULES, OPTIMIZERS = ("multistep", "cosine", "half-cosine"), ("sgd", "adamw")
 def one_size(
     real,          # RealImages
     img_size:int,  # pixels it will be resized to
-):
-    "Raise ValueError if images of different sizes would have to be enlarged."
+):                 # -> {(width, height)}
+    "Return the sizes of its images; raise ValueError if images of different sizes would have to be enlarged."
     sizes = set()
     for path, _ in real.samples:
         with Image.open(path) as image: sizes.add(image.size)
     if len(sizes) > 1 and min(map(min, sizes)) < img_size:
         raise ValueError(f"{real.root_path} mixes image sizes {sorted(sizes)[:3]}, some below img_size = {img_size}: write the folder at one size, or choose a smaller img_size")
+    return sizes
 
 def load(
     source,        # ImageFolder, or (images uint8 (n, 3, h, w), labels int64 (n,))
@@ -142,16 +150,19 @@ def load(
     classes=None,  # names to keep in a folder; None = all, of one size
     resize=None,   # short side before the centre crop; None = img_size
     ipc=None,      # the first so many images of each class by name; None = all
+    as_stored=False,      # do not resize, since crops are taken from these images
 ):                 # -> images, labels, class names
     "Read a set into memory, or check one that is there."
     if not isinstance(source, (tuple, list)):
         real = RealImages(source, classes, size=img_size, resize=resize, per_class=ipc)
-        if classes is None: one_size(real, img_size)
+        sizes = one_size(real, img_size) if classes is None else set()
+        if as_stored and not (len(sizes) == 1 and len(set(*sizes)) == 1): real = RealImages(source, classes, size=round(img_size * 8 / 7), per_class=ipc)      # not all of one square size
+        elif as_stored: real = RealImages(source, classes, per_class=ipc)
         return *real.tensors(), real.classes
     x, y = source
     if x.dtype != torch.uint8 or x.dim() != 4 or x.shape[1] != 3: raise ValueError(f"images of {x.dtype} {tuple(x.shape)}: give uint8 (n, 3, h, w)")
     if len(x) != len(y) or len(x) == 0: raise ValueError(f"{len(x)} images and {len(y)} labels: give one label an image, and at least one")
-    if tuple(x.shape[2:]) != (img_size, img_size):
+    if not as_stored and tuple(x.shape[2:]) != (img_size, img_size):
         raise ValueError(f"images of {tuple(x.shape[2:])} pixels, but img_size = {img_size}: read them with RealImages(root, size={img_size}).tensors(), or pass img_size")
     if ipc is None: return x, y, y.unique().tolist()
     if (least := int(y.unique(return_counts=True)[1].min())) < ipc: raise ValueError(f"ipc = {ipc}, but a class has {least} images: give at most {least}, or None for all")
@@ -163,9 +174,10 @@ def load_both(
     img_size:int,
     resize=None,   # of `val`, as in `load`
     ipc=None,      # of `train`, as in `load`
+    as_stored=False,      # of `train`, as in `load`
 ):                 # -> images, labels, test images, test labels, class names; labels count the classes of `train`
     "Read both sets with the classes of `train`."
-    x, y, names = load(train, img_size, ipc=ipc)
+    x, y, names = load(train, img_size, ipc=ipc, as_stored=as_stored)
     folders = [not isinstance(s, (tuple, list)) for s in (train, val)]
     xv, yv, others = load(val, img_size, names if all(folders) else None, resize)
     if len(names) < 2: raise ValueError(f"train has one class only, {names[0]!r}: give at least 2")
@@ -190,7 +202,8 @@ def settings(
     if p["cutmix"] > 0 and p["mixup"] > 0: raise ValueError(f"cutmix = {p['cutmix']} and mixup = {p['mixup']}: one of the two must be 0")
     if p["label"] == "soft" and not isinstance(p["temperature"], dict): raise ValueError(f"temperature = {p['temperature']!r} of a soft-label protocol: give {{'cutmix': T, 'mixup': T, 'none': T}}")
     size = img_size or p["img_size"]
-    resize = p["resize"] and round(p["resize"] * size / PROTOCOLS[base]["img_size"])
+    resize = p["resize"] if "resize" in change else p["resize"] and round(p["resize"] * size / PROTOCOLS[base]["img_size"])
+    p["many"] = {k: v for k, v in p["many"].items() if k not in change}
     return p | {"protocol": base if isinstance(protocol, str) else f"{base}, changed", "img_size": size, "resize": resize}
 
 def mix_of(p):
@@ -237,7 +250,7 @@ class Teacher:
         self.rows = torch.tensor(rows, device=device)
         std, mean = ([torch.tensor(p[k], device=device).view(3, 1, 1) for p in (r, own)] for k in ("std", "mean"))
         self.scale, self.shift = std[0] / std[1], (mean[0] - mean[1]) / std[1]
-        self.digest, self.size = teacher_id(source), own.get("img_size")
+        self.digest, self.size = own.get("name") or teacher_id(source), own.get("img_size")
         if self.size not in (None, r["img_size"]): raise ValueError(f"the teacher {source} sees images of {self.size} pixels, the student of {r['img_size']}: give a teacher of the same img_size")
 
     @torch.no_grad()
@@ -253,7 +266,7 @@ def open_teacher(source, device):
     try: net = timm.create_model(str(source), pretrained=True).eval().to(device)
     except Exception as e: raise ValueError(f"the weights of {source} cannot be had ({str(e).splitlines()[0]}): fetch them on a machine with a network, or train a teacher by train_real") from None
     names = ImageNetInfo().label_names() if net.num_classes == 1000 else list(range(net.num_classes))
-    return net, list(names), {k: net.pretrained_cfg[k] for k in ("mean", "std")}
+    return net, list(names), {k: net.pretrained_cfg[k] for k in ("mean", "std")} | {"name": f"{net.pretrained_cfg['architecture']}.{net.pretrained_cfg['tag']}"}
 
 def teacher_id(source):
     "Return the hash of a kept network's weights, or a timm name as it is."
@@ -297,7 +310,7 @@ class Store:
 def tensor_hash(*tensors):
     "Hash the bytes of some tensors."
     h = hashlib.sha256()
-    for t in tensors: h.update(t.contiguous().numpy().tobytes())
+    for t in tensors: h.update(memoryview(t.contiguous().numpy()).cast("B"))
     return h.hexdigest()[:16]
 
 # %% ../nbs/12_evaluate.ipynb #fdac1078
@@ -325,11 +338,13 @@ def correct(
     "Tell which images the network names rightly."
     net.eval(); device = next(net.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=r["dtype"] == "bfloat16"):
-        return torch.cat([net(normalise(part.to(device), r)).argmax(1).cpu() for part in x.split(100)]) == y
+        told = [net(normalise(part.to(device), r)).argmax(1) for part in x.split(100 if device.type == "cpu" else 500)]
+    return torch.cat(told).cpu() == y
 
-@lru_cache(2)
-def compiles(device="cpu"):    # -> bool
-    "Tell whether torch.compile works here, forward and backward."
+@lru_cache(4)
+def compiles(device=None):    # -> bool
+    "Tell whether torch.compile works here, forward and backward; device None = cuda if there is one, else cpu."
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if torch._dynamo.config.disable or os.environ.get("TORCH_COMPILE_DISABLE", "0") == "1": return False      # it would fall back in silence
     try:
         net, x = torch.compile(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())).to(device), torch.ones(2, 3, 8, 8, device=device)
@@ -339,9 +354,10 @@ def compiles(device="cpu"):    # -> bool
 
 def part_of(
     y,              # (n,) labels
-    most:int=2000,  # images in all
+    most:int=2000,  # images in all; None = all of `y`
 ):                  # -> indices
     "Choose the first images of every class, equally many, at most `most` in all."
+    if most is None or most >= len(y): return torch.arange(len(y))
     n = len(y.unique())
     return torch.cat([(y == c).nonzero()[:max(1, most // n), 0] for c in range(n)])
 
@@ -404,7 +420,7 @@ def train_one(
     teacher=None, store=None,
 ):              # -> (n_val,) bool at the end, accuracies of the earlier looks
     "Train one network and test it; must run inside `fork_rng`."
-    part, earlier = part_of(yv), []
+    part, earlier = part_of(yv, r["n_part"]), []
     def look(epoch, net):
         if epoch in r["looks_at"][:-1]: earlier.append(percent(correct(net, xv[part], yv[part], r)))
     return correct(train_network(x, y, r, seed, device, look, teacher, store), xv, yv, r), earlier
@@ -414,9 +430,13 @@ def percent(right):
     return 100 * right.double().mean().item()
 
 # %% ../nbs/12_evaluate.ipynb #80a28ca8
+def ready_device(name):
+    "Return a device; None = cuda if there is one, else cpu."
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
 def ready(arch, protocol, epochs_factor, img_size, device, dtype, compile=False, teacher=None):
     "Return the settings and the device; ValueError, before anything is read, for what cannot be."
-    p, device = settings(protocol, img_size), torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    p, device = settings(protocol, img_size), ready_device(device)
     if not (epochs_factor > 0 and math.isfinite(epochs_factor)): raise ValueError(f"epochs_factor = {epochs_factor}: it must be finite and > 0")
     if dtype not in ("float32", "bfloat16"): raise ValueError(f"dtype = {dtype!r}: use 'float32' or 'bfloat16'")
     if compile not in (True, False): raise ValueError(f"compile = {compile!r}: use True or False")
@@ -432,9 +452,24 @@ def check_batches(r):
     with torch.random.fork_rng(): net = build(r["arch"], len(r["classes"]), r["img_size"])
     if any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in net.modules()): raise ValueError(f"{r['n_train']} images in batches of {r['batch']} leave one image alone, and {r['arch']} has batch norm: give another number of images, or a protocol with another batch")
 
+@contextmanager
+def steady():
+    "Ask torch for deterministic algorithms, and put its state back."
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try: yield
+    finally: torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+def beside(sets, device):
+    "Move the images to a GPU that has room for them four times over; labels stay."
+    x, y, xv, yv = sets
+    if device.type != "cuda" or 4 * (x.nbytes + xv.nbytes) > torch.cuda.mem_get_info(device)[0]: return sets
+    return x.to(device), y, xv.to(device), yv
+
 def judge_seed(sets, r, seed, device, teacher, store):
     "Train and test one network; return its final, best and per-class accuracy in percent."
-    with torch.random.fork_rng(): right, earlier = train_one(*sets, r, seed, device, teacher, store)
+    with torch.random.fork_rng(), steady(): right, earlier = train_one(*beside(sets, device), r, seed, device, teacher, store)
     return percent(right), max([percent(right), *earlier]), [percent(right[sets[3] == c]) for c in range(len(r["classes"]))]
 
 def evaluate(
@@ -447,6 +482,7 @@ def evaluate(
     epochs_factor:float=1.0,      # times the protocol's epochs; at least one epoch is run
     img_size:int=None,            # pixels; None = the protocol's
     looks:int=None,               # looks at `val` during training, the final one included; None = 1
+    look_part:int=2000,           # images of `val` that the looks before the final one see, equally many a class; None = all
     ipc:int=None,                 # the first so many images of each class by name; None = all
     teacher=None,                 # of rded and fkd: a folder written by `train_real`, or a timm name with weights
     soft_labels=None,             # of fkd: folder that keeps the teacher's answers, made if it is not there; None = asked at each step
@@ -459,11 +495,13 @@ def evaluate(
     seeds, looks = list(seeds), 1 if looks is None else looks
     if not seeds: raise ValueError("seeds is empty: give at least one network seed")
     if looks < 1: raise ValueError(f"looks = {looks}: it must be at least 1, the final one")
+    if look_part is not None and look_part < 1: raise ValueError(f"look_part = {look_part}: give at least 1 image, or None for all of val")
     p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype, compile, teacher)
     if soft_labels and not p["stored"]: raise ValueError(f"soft_labels = {soft_labels} with protocol {p['protocol']}: only fkd stores its teacher's answers; leave it out")
-    x, y, xv, yv, names = load_both(train, val, p["img_size"], p["resize"], ipc)
+    x, y, xv, yv, names = load_both(train, val, p["img_size"], p["resize"], ipc, p["as_stored"])
     r = scaled(p, y, epochs_factor, looks, arch) | dict(arch=arch, dtype=dtype, compile=compile, device=device.type, threads=1 if workers > 1 else torch.get_num_threads(), label_seed=0,
-                                                        n_train=len(x), n_val=len(xv), classes=names, n_part=len(part_of(yv)))
+                                                        n_train=len(x), n_val=len(xv), classes=names, n_part=len(part_of(yv, look_part)))
+    if device.type == "cuda": r |= {"tf32": torch.backends.cudnn.allow_tf32}
     check_batches(r)
     asked = Teacher(teacher, r, device) if teacher else None
     store = Store(soft_labels, asked, x, y, r, device) if soft_labels else None
@@ -521,16 +559,17 @@ def evaluate_cell(
     out,                 # JSON to write
     *,
     protocol:str,
-    **options,           # epochs_factor, img_size, looks, ipc, teacher, soft_labels, device, dtype, compile: as in `evaluate`
+    **options,           # epochs_factor, img_size, looks, look_part, ipc, teacher, soft_labels, device, dtype, compile: as in `evaluate`
 ):                       # -> final accuracy in percent
     "Evaluate one cell of a table and write it; a cell that is there, of the same images, test set, settings and code, is not trained again."
     p = settings(protocol, options.get("img_size"))
-    kept = {k: v for k, v in options.items() if k != "soft_labels"} | ({"teacher": teacher_id(options["teacher"])} if options.get("teacher") else {})
-    asked = json.loads(json.dumps(dict(**key, protocol=protocol, settings=p, options=kept, images=folder_hash(train), test=hash_once(str(val)), code=code_hash("data", "nets", "evaluate"))))
+    here = dict(device=ready_device(options.get("device")).type, threads=torch.get_num_threads(), versions=versions())
+    kept = {k: v for k, v in options.items() if k not in ("soft_labels", "device")} | ({"teacher": teacher_id(options["teacher"])} if options.get("teacher") else {})
+    asked = json.loads(json.dumps(dict(**key, protocol=protocol, settings=p, options=kept, images=folder_hash(train), test=hash_once(str(val)), **here, code=code_hash("data", "nets", "evaluate"))))
     if Path(out).is_file() and asked.items() <= (old := json.loads(Path(out).read_text())).items(): return old["final"][0]
     test = read_once(str(val), tuple(RealImages(train).classes), p["img_size"], p["resize"])
     result = evaluate(train, test, key["arch"], protocol, seeds=(key["network_seed"],), **options)
-    write_json(out, manifest("cell", **asked, **result, device=result["resolved"]["device"]))
+    write_json(out, {"kind": "cell", **asked, **result})
     return result["final"][0]
 
 # %% ../nbs/12_evaluate.ipynb #05b5e1f1
@@ -552,7 +591,7 @@ def train_real(
 )->Path:
     "Train one network on a set and keep that of the last epoch."
     p, device = ready(arch, protocol, epochs_factor, img_size, device, dtype, compile)
-    x, y, *held, names = load_both(train, val, p["img_size"], p["resize"], ipc) if val is not None else load(train, p["img_size"], ipc=ipc)
+    x, y, *held, names = load_both(train, val, p["img_size"], p["resize"], ipc, p["as_stored"]) if val is not None else load(train, p["img_size"], ipc=ipc, as_stored=p["as_stored"])
     r = scaled(p, y, epochs_factor, 1, arch) | dict(arch=arch, dtype=dtype, compile=compile, device=device.type, threads=torch.get_num_threads(), n_train=len(x), classes=names)
     late = [e for e in keep if not 1 <= e <= r["epochs"]]
     if late: raise ValueError(f"keep = {late[0]}: the training has {r['epochs']} epochs, counted from 1")
@@ -570,8 +609,10 @@ def save_network(
 ):
     "Keep a network."
     net, out = getattr(net, "_orig_mod", net), Path(out)
-    write_atomic(out / "model.safetensors", save({k: v.detach().cpu().half().contiguous() for k, v in net.state_dict().items()}))
-    write_json(out / "manifest.json", manifest("network", **settings))
+    weights = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
+    kept = save({k: v.half() if v.is_floating_point() and v.dim() > 1 else v for k, v in weights.items()})      # norms and their averages stay whole
+    write_atomic(out / "model.safetensors", kept)
+    write_json(out / "manifest.json", manifest("network", weights=hashlib.sha256(kept).hexdigest(), **settings))
     return out
 
 def load_network(
@@ -584,5 +625,5 @@ def load_network(
     record = json.loads((folder / "manifest.json").read_text())
     r = record["resolved"]
     with torch.random.fork_rng(): net = build(r["arch"], len(r["classes"]), r["img_size"])
-    net.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+    net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(folder / "model.safetensors").items()})
     return net.eval().to(device or ("cuda" if torch.cuda.is_available() else "cpu")), record

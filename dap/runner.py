@@ -196,7 +196,8 @@ def check_profile(
     if p["real_per_class"] and needed > p["real_per_class"]: raise ValueError(f"real_per_class = {p['real_per_class']}: the bank needs {needed} real samples per class (per_class, or ipc × per_image in order clusters)")
     if not p["generation_seeds"] or not p["network_seeds"]: raise ValueError("generation_seeds and network_seeds: at least one of each is needed")
     if p["eval_compile"] not in (True, False, "auto"): raise ValueError(f"eval_compile = {p['eval_compile']!r}: use true, false or auto")
-    network_ready(p["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], p["eval_compile"] is True)
+    network_ready(p["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], p["eval_compile"] is True, p["teacher"])
+    if p["teacher"] and not Path(p["teacher"]).is_dir() and "/" in p["teacher"]: raise ValueError(f"teacher = {p['teacher']}: no network is kept there; train one by nbs/experiments/judge.ipynb, or name one of timm's")
     try: backbone = load_backbone(p["backbone"], dtype=p["dtype"], **p["load"])
     except TypeError as e: raise ValueError(f"load = {p['load']}: {e}") from None
     if p["layer"] != "auto": backbone.check_layer(p["layer"])
@@ -251,7 +252,7 @@ def plan_grid(
     for name, c in full["cells"].items():
         if set(c) != {"set", "arch", "seconds_per_cell"}: raise ValueError(f"cells {name} have {', '.join(c)}: give set, arch and seconds_per_cell")
         if c["set"] not in full["sets"]: raise ValueError(f"cells {name} ask for set {c['set']!r}: there are {', '.join(full['sets'])}")
-        network_ready(c["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
+        network_ready(c["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], teacher=p["teacher"])
     count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
     rows = []
     for name, s in full["sets"].items():
@@ -263,7 +264,7 @@ def plan_grid(
         rows.append((f"evaluate {name}", f"{n} cells", n * c["seconds_per_cell"] / p["workers"] / 60, n * 0.01))
     for name, w in full["whole"].items():
         if set(w) != {"dataset", "arch", "epochs_factor", "seconds_per_cell"}: raise ValueError(f"whole {name} has {', '.join(w)}: give dataset, arch, epochs_factor and seconds_per_cell")
-        class_list(w["dataset"]); network_ready(w["arch"], p["protocol"], w["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"])
+        class_list(w["dataset"]); network_ready(w["arch"], p["protocol"], w["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], teacher=p["teacher"])
         rows.append((f"whole {name}", f"{w['arch']} on all real images", w["seconds_per_cell"] / 60, 0.01))
     return rows
 
