@@ -1,11 +1,11 @@
 """What holds of the baselines DM and IGD beyond what their notebook shows."""
-import json
+import json, pickle, shutil
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
 import torch.nn.functional as F
 from dap.backbones import load_backbone
-from dap.baselines import KINDS, InfluenceGuidance, Surrogate, alike, class_gradients, denoiser, load_surrogates, match_distributions, matching_loss, sample_in_turn
+from dap.baselines import KINDS, InfluenceGuidance, Surrogate, alike, class_gradients, denoiser, influence_of, learned_once, load_surrogates, match_distributions, matching_loss, real_coreset, sample_in_turn
 from dap.data import RealImages, folder_hash, save_images, unpack
 from dap.evaluate import build, train_real
 from dap.sampling import Step
@@ -22,9 +22,9 @@ def real(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def nets(real, tmp_path_factory):
-    "Return two kept epochs, and their folder."
+    "Return two kept epochs of one training, and their folder."
     folder = tmp_path_factory.mktemp("surrogates")
-    for epochs in (1, 3): train_real(real.tensors(), folder / f"epoch-{epochs:03d}", "convnet3", epochs_factor=epochs / 10, img_size=28, device="cpu")
+    train_real(real.tensors(), folder, "convnet3", epochs_factor=0.3, img_size=28, device="cpu", keep=(1, 3))
     return load_surrogates(folder, "cpu"), folder
 
 
@@ -75,9 +75,14 @@ def test_dm_of_coloured_images_from_noise_is_coloured(real, tmp_path):
 
 
 def test_surrogates_of_two_trainings_are_not_mixed(real, nets, tmp_path):
-    for name, size in (("epoch-001", 28), ("epoch-002", 32)):
-        train_real(RealImages(real.root_path, SANDALS_BAGS, size=size).tensors(), tmp_path / name, "convnet3", epochs_factor=0.1, img_size=size, device="cpu")
-    with pytest.raises(ValueError, match="epoch-002 .* another network than epoch-001"): load_surrogates(tmp_path, "cpu")
+    shutil.copytree(nets[1], tmp_path, dirs_exist_ok=True)
+    assert len(load_surrogates(tmp_path, "cpu")) == 2
+    base = dict(seed=0, epochs_factor=0.3, img_size=28, ipc=None)
+    for key, change in (("seed", dict(seed=1)), ("epochs", dict(epochs_factor=0.4)), ("ipc", dict(ipc=8)), ("img_size", dict(img_size=32))):
+        o = base | change
+        train_real(RealImages(real.root_path, SANDALS_BAGS, size=o["img_size"]).tensors(), tmp_path / key, "convnet3", device="cpu", keep=(3,), **o)
+        shutil.rmtree(tmp_path / "epoch-003"); shutil.move(tmp_path / key / "epoch-003", tmp_path); shutil.rmtree(tmp_path / key)
+        with pytest.raises(ValueError, match=f"epoch-003 .* another training than epoch-001, its {key} differs"): load_surrogates(tmp_path, "cpu")
 
 
 def test_class_gradients_do_not_depend_on_the_batch(real, nets):
@@ -127,12 +132,31 @@ def test_an_image_keeps_away_from_the_most_similar_one_made_and_only_of_the_late
     assert not torch.allclose(guide(a_step(x, [5])), shift)               # only the last is remembered
 
 
-def test_igd_of_one_class_is_that_of_two(nets, real, tmp_path):
+def test_igd_of_one_class_is_that_of_two_whatever_is_sampled_together(nets, real, tmp_path):
     backbone, targets = load_backbone("mini-dit", device="cpu"), class_gradients(nets[0], real, per_class=16)
     decode = lambda z: backbone.vae.decode(z / backbone.scale + backbone.shift).sample
     options, latents = dict(guidance_scale=1.0, num_inference_steps=4), []
-    for names in ({"5-sandal": 5, "8-bag": 8}, {"8-bag": 8}):
+    both = {"5-sandal": 5, "8-bag": 8}
+    for names, batch in ((both, 100), ({"8-bag": 8}, 100), (both, 1)):
         guide = replace(guide_of(nets[0], targets, scale=200.0, start=0.0, stop=0.5), decode=decode, made={}, distances={})
-        sample_in_turn(backbone, names, 2, tmp_path / str(len(names)), guide, 0, options)
+        sample_in_turn(backbone, names, 2, tmp_path / f"{len(names)}-{batch}", guide, 0, options, batch)
         latents.append(torch.stack(guide.made[8]))
-    assert (latents[0] - latents[1]).abs().max() < 1e-3 and (latents[0][0] - latents[0][1]).abs().max() > 0.1
+    assert max((latents[0] - z).abs().max() for z in latents[1:]) < 1e-3 and (latents[0][0] - latents[0][1]).abs().max() > 0.1
+
+
+def test_what_igd_learns_is_learned_once_for_a_path_and_anew_for_images_that_were_sent(nets, real):
+    backbone, classes, found = load_backbone("mini-dit", device="cpu"), {"5-sandal": 5, "8-bag": 8}, []
+    learned_once.cache_clear()
+    for split in (str(real.root_path), real.root_path, pickle.loads(pickle.dumps(str(real.root_path))), real, pickle.loads(pickle.dumps(real))):
+        before = learned_once.cache_info().misses
+        guide = influence_of(backbone, nets[1], split, classes, 1.5, per_class=12)
+        found.append((learned_once.cache_info().misses - before, guide.settings()))
+    assert [n for n, _ in found] == [1, 0, 0, 1, 1] and all(s == found[0][1] for _, s in found)
+
+
+@pytest.mark.parametrize("method", ["herding", "kcenter"])
+def test_seeds_of_a_method_without_chance_differ_by_the_half_they_choose_from(real, tmp_path, method):
+    make = lambda seed, pool: folder_hash(real_coreset(real, 3, tmp_path / f"{seed}-{pool}", method=method, seed=seed, pool=pool))
+    assert make(0, 0.5) != make(1, 0.5) and make(0, 1.0) == make(1, 1.0)
+    with pytest.raises(ValueError, match="another pool"): real_coreset(real, 3, tmp_path / "0-1.0", method=method, pool=0.5)
+    with pytest.raises(ValueError, match="leaves 8 images"): real_coreset(real, 9, tmp_path / "x", method=method, pool=0.5)
