@@ -1,15 +1,19 @@
-"""Laws 5, 6 and 8, half precision and memory on a CUDA device; without one every test here is skipped, aloud."""
-import copy
+"""Laws 5, 6 and 8, half precision, memory, the judge and the baselines on a CUDA device; without one every test here is skipped, aloud."""
+import copy, json, os, subprocess, sys
+from pathlib import Path
 import pytest, torch
 from diffusers import DDIMScheduler, DiTPipeline
 from dap.backbones import capture, load_backbone, shipped
 from dap.bank import FeatureBank
+from dap.baselines import distill_by_influence, match_distributions
+from dap.data import RealImages, unpack
 from dap.distill import beside
+from dap.evaluate import Teacher, compiles, train_real
 from dap.guidance import DAP
 from dap.kernels import euclidean, rows_at_once
 from dap.sampling import ready, sample
 
-DEVICE = "cuda"
+DEVICE, ROOT = "cuda", Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 STEPS, LABELS = 20, [3, 8, 8, 1]
 
@@ -180,3 +184,52 @@ def test_checkpointing_holds_less_and_gives_the_same_gradient(backbone, name):
     lean, (x, y) = load_backbone(name, device=DEVICE, checkpointing=True), batch(backbone, 256)
     assert near(gradient(lean, x, y), gradient(backbone, x, y), 1e-5)
     assert peak(lambda: gradient(lean, x, y)) < peak(lambda: gradient(backbone, x, y))
+
+
+AFRESH = """
+import json, sys
+from typer.testing import CliRunner
+from dap.cli import app
+for line in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0, (line, done.output, done.exception)
+"""
+
+
+def judge_afresh(*lines):
+    "Run commands of dap in a new process, which asks for deterministic kernels before any has run."
+    done = subprocess.run([sys.executable, "-c", AFRESH, json.dumps([list(map(str, line)) for line in lines])], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory): return unpack(ROOT / "assets/fashion-mnist", tmp_path_factory.mktemp("real"), limit=16)
+
+
+def test_a_folder_is_judged_on_the_device_and_twice_the_same(real, tmp_path):
+    teacher = train_real(real / "train", tmp_path / "teacher", "convnet3", epochs_factor=0.2, img_size=28, device=DEVICE)
+    kinds = {"float32": (), "bfloat16": ("--dtype", "bfloat16"), "rded": ("--protocol", "rded", "--teacher", teacher), "fkd": ("--protocol", "fkd", "--teacher", teacher, "--soft-labels", tmp_path / "answers")}
+    if compiles(DEVICE): kinds["compiled"] = ("--compile", "--dtype", "bfloat16")
+    lines = [["evaluate", real / "train", "--val", real / "test", "--seeds", "0,1", "--epochs-factor", 0.01, "--looks", 2, "--device", DEVICE, *more, "--out", tmp_path / f"{kind}-{k}.json"] for kind, more in kinds.items() for k in "ab"]
+    judge_afresh(*lines)
+    for kind in kinds:
+        a, b = (tmp_path / f"{kind}-{k}.json" for k in "ab")
+        record = json.loads(a.read_text())
+        assert a.read_bytes() == b.read_bytes() and record["resolved"]["device"] == "cuda" and len(record["final"]) == 2, kind
+    assert len(list((tmp_path / "answers").glob("epoch-*.safetensors"))) == json.loads((tmp_path / "fkd-a.json").read_text())["resolved"]["epochs"]
+
+
+def test_answers_of_a_teacher_are_the_same_on_every_device(real, tmp_path):
+    teacher, x = train_real(real / "train", tmp_path / "teacher", "convnet3", epochs_factor=0.2, img_size=28, device=DEVICE), torch.randn(4, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    r = dict(classes=RealImages(real / "train").classes, img_size=28, mean=[0.5] * 3, std=[0.2] * 3)
+    assert near(Teacher(teacher, r, DEVICE)(x.to(DEVICE)).cpu(), Teacher(teacher, r, "cpu")(x), 1e-3)
+
+
+def test_baselines_run_on_the_device(real, tmp_path):
+    two = RealImages(real / "train", ["5-sandal", "8-bag"])
+    made, _ = RealImages(match_distributions(two, 1, tmp_path / "dm", steps=12, batch=4, device=DEVICE, progress=False)).tensors()      # 12 steps: every kind of augmentation is likely met
+    assert made.shape == (2, 3, 28, 28) and made.float().std() > 1
+    train_real(two.tensors(), tmp_path / "surrogates/epoch-001", "convnet3", epochs_factor=0.1, img_size=28, device=DEVICE)
+    out = distill_by_influence(tmp_path / "igd", classes={"5-sandal": 5, "8-bag": 8}, ipc=1, seed=0, backbone="mini-dit", surrogates=str(tmp_path / "surrogates"), real=two, sampling=dict(guidance_scale=1.0, num_inference_steps=4), per_class=8, start=0.0, stop=0.5)
+    record = json.loads((Path(out) / "manifest.json").read_text())
+    assert record["gradient_distance"] and all(0 <= d <= 2 for d in record["gradient_distance"].values()) and len(RealImages(out)) == 2

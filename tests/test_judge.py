@@ -1,18 +1,18 @@
 """The judge's two commands on folders that nothing here made: the same folder twice, a hand-picked one, bad ones."""
-import hashlib, inspect, json, os, shutil, subprocess, sys
+import hashlib, json, os, shutil, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from PIL import Image
 from typer.testing import CliRunner
 import dap.evaluate, dap.metrics
 from dap.cli import app
 from dap.data import FASHION, RealImages, folder_hash, unpack
+from dap.evaluate import compiles, train_real
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("--seeds", "0,1", "--epochs-factor", "0.0005")
 DIFFUSION = {"diffusers", "transformers", *(f"dap.{m}" for m in ("backbones", "bank", "sampling", "guidance", "distill", "prior", "pipeline"))}
 named = pytest.mark.parametrize
-scoring = pytest.mark.skipif(not hasattr(dap.metrics, "extractor_of"), reason="dap.metrics knows no extractors by name yet")
 
 
 def call(*args): return CliRunner().invoke(app, list(map(str, args)))
@@ -60,7 +60,7 @@ def judged(hand, real, tmp_path_factory):
     out = tmp_path_factory.mktemp("results")
     evaluate = lambda name, seeds: ["evaluate", hand, "--val", real / "test", "--seeds", seeds, *QUICK[2:], "--looks", 2, "--out", out / f"{name}.json"]
     first = afresh(evaluate("a", "0,1"))
-    second = afresh(evaluate("b", "0,1"), evaluate("c", "1,2"), *([["score", hand, "--real", real / "test"]] if hasattr(dap.metrics, "extractor_of") else []))
+    second = afresh(evaluate("b", "0,1"), evaluate("c", "1,2"), ["score", hand, "--real", real / "test"])
     return out, first, second
 
 
@@ -72,7 +72,6 @@ def test_judging_loads_nothing_of_diffusion(judged):
     assert "dap.evaluate" in judged[1] and not DIFFUSION & judged[1] and not DIFFUSION & judged[2]
 
 
-@scoring
 def test_scoring_loads_nothing_of_diffusion(judged):
     assert "dap.metrics" in judged[2] and not DIFFUSION & judged[2]
 
@@ -93,7 +92,6 @@ def test_a_hand_picked_folder_is_judged_and_the_record_says_by_what(hand, real, 
     for said in (record["images"], "10 classes, 10 images a class, 28 x 28", "2 files are not read", "protocol minimax", "epochs 1", f"{np.mean(record['final']):.2f} ± {np.std(record['final'], ddof=1):.2f} %", *FASHION): assert said in done.stdout, said
 
 
-@pytest.mark.skipif("ipc" not in inspect.signature(dap.evaluate.evaluate).parameters, reason="dap.evaluate takes no ipc yet")
 def test_ipc_takes_the_first_images_by_name(real, tmp_path):
     for c in FASHION:
         (tmp_path / "three" / c).mkdir(parents=True)
@@ -132,7 +130,7 @@ BAD = {
 }
 
 
-@named("command", ["evaluate", pytest.param("score", marks=scoring)])
+@named("command", ["evaluate", "score"])
 @named("name", BAD)
 def test_a_bad_folder_gives_one_line_before_anything_is_computed_and_changes_nothing(name, command, hand, real, tmp_path, monkeypatch):
     for module, work in ((dap.evaluate, "evaluate"), (dap.metrics, "score")): monkeypatch.setattr(module, work, lambda *_, **__: pytest.fail("computed in spite of a bad folder"))
@@ -174,13 +172,62 @@ def test_without_val_the_default_is_taken_and_said_or_its_command_is(hand, real,
     assert done.exit_code == 0 and "results/default/real/test (--val is not given" in done.stdout
 
 
+@pytest.fixture(scope="module")
+def teacher(real, tmp_path_factory):
+    "Train a network on the few real images for one epoch."
+    return train_real(real / "train", tmp_path_factory.mktemp("teacher") / "net", "convnet3", epochs_factor=0.1, img_size=28, device="cpu")
+
+
+@named("protocol", ["rded", "fkd"])
+def test_a_folder_judged_twice_by_a_teacher_gives_the_same_bytes(protocol, hand, real, teacher, tmp_path):
+    stored = ("--soft-labels", tmp_path / "answers") if protocol == "fkd" else ()
+    for out in "ab": done = call("evaluate", hand, "--val", real / "test", *QUICK, "--epochs-factor", 0.007, "--protocol", protocol, "--teacher", teacher, *stored, "--out", tmp_path / out)
+    record = json.loads((tmp_path / "a").read_text())
+    assert done.exit_code == 0 and (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() and record["resolved"]["epochs"] == 2
+    assert record["resolved"]["teacher"] == hashlib.sha256((teacher / "model.safetensors").read_bytes()).hexdigest()[:16] and str(tmp_path) not in json.dumps(record)
+    if stored: assert len(list((tmp_path / "answers").glob("epoch-*.safetensors"))) == 2
+
+
+@named("args, says", [
+    (["--protocol", "rded"], ["rded", "teacher = None", "train_real"]), (["--protocol", "fkd"], ["fkd", "teacher = None", "train_real"]),
+    (["--teacher"], ["minimax takes hard labels", "leave it out"]), (["--protocol", "igd", "--teacher"], ["igd takes hard labels", "leave it out"]),
+    (["--soft-labels", "answers"], ["soft_labels = answers", "only fkd"])], ids=str)
+def test_a_teacher_where_none_is_asked_for_or_none_where_one_is_gives_one_line(args, says, hand, real, teacher, tmp_path, monkeypatch):
+    for work in ("load_both", "train_network"): monkeypatch.setattr(dap.evaluate, work, lambda *_, **__: pytest.fail("read or trained in spite of it"))
+    given = [*args, teacher] if args[-1] == "--teacher" else args
+    said = error(call("evaluate", hand, "--val", real / "test", *QUICK, *given, "--out", tmp_path / "never.json"))
+    assert all(s in said for s in says) and not list(tmp_path.iterdir()), said
+
+
+def test_seeds_trained_side_by_side_give_the_same_bytes(hand, real, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try: codes = [call("evaluate", hand, "--val", real / "test", *QUICK, "--workers", n, "--out", tmp_path / str(n)).exit_code for n in (1, 2)]
+    finally: torch.set_num_threads(before)
+    assert codes == [0, 0] and (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_a_folder_is_judged_through_the_compiler(hand, real, tmp_path):
+    if not compiles(): pytest.skip("torch.compile does not work here: no compiler, or no headers")
+    assert call("evaluate", hand, "--val", real / "test", "--seeds", 0, *QUICK[2:], "--compile", "--out", tmp_path / "a").exit_code == 0
+    record = json.loads((tmp_path / "a").read_text())
+    assert record["resolved"]["compile"] is True and 0 <= record["final"][0] <= 100
+
+
+@named("size, arch", [(28, "convnet3"), (63, "convnet3"), (64, "convnet4"), (127, "convnet4"), (128, "convnet5"), (223, "convnet5"), (224, "convnet6"), (512, "convnet6")])
+def test_the_network_is_chosen_by_size_and_said(size, arch, hand, real, monkeypatch):
+    asked = []
+    monkeypatch.setattr(dap.evaluate, "evaluate", lambda folder, val, name, *_, **__: asked.append(name) or (_ for _ in ()).throw(ValueError("enough")))
+    done = [call("evaluate", hand, "--val", real / "test", "--img-size", size, *args) for args in ((), ("--arch", "resnet18_in"))]
+    assert asked == [arch, "resnet18_in"] and f"arch       {arch}: --arch is not given" in done[0].stdout and "arch       resnet18_in: as asked" in done[1].stdout
+
+
 def test_a_result_that_could_not_be_written_is_known_before(hand, real, tmp_path, monkeypatch):
     monkeypatch.setattr(dap.evaluate, "evaluate", lambda *_, **__: pytest.fail("trained for nothing"))
     (tmp_path / "file").touch()
     for out in (tmp_path, tmp_path / "file/result.json"): assert str(out) in error(call("evaluate", hand, "--val", real / "test", "--out", out))
 
 
-@scoring
 def test_a_folder_scored_twice_gives_the_same_bytes_and_copies_are_called_copies(hand, real, tmp_path):
     for out in "ab": done = call("score", hand, "--real", real / "test", "--train", real / "train", "--out", tmp_path / out)
     record = json.loads((tmp_path / "a").read_text())
@@ -191,8 +238,44 @@ def test_a_folder_scored_twice_gives_the_same_bytes_and_copies_are_called_copies
     assert json.loads((tmp_path / "c").read_text())["copies_pixels"] < 0.2
 
 
-@scoring
-def test_where_the_judge_cannot_see_pixels_are_taken_and_said(hand, real):
-    done = call("score", hand, "--real", real / "test", "--size", 16)
-    assert done.exit_code == 0 and "pixels: no --extractor is given, and the judge that ships sees 28 pixels only" in done.stdout
-    assert "never-trained" in error(call("score", hand, "--real", real / "test", "--extractor", "never-trained"))
+def test_where_the_judge_cannot_see_inception_is_taken_or_pixels_and_said(hand, real, monkeypatch):
+    score = lambda *args: call("score", hand, "--real", real / "test", *args)
+    def refuse(*_, **__): raise ValueError("its weights cannot be fetched")
+    monkeypatch.setattr(dap.metrics, "Inception", refuse)
+    done = score("--size", 16)
+    assert done.exit_code == 0 and "features   pixels: no --extractor is given, and the judge that ships sees 28 pixels only; Inception cannot be had: its weights cannot be fetched" in done.stdout
+    class Stand:
+        name = "inception 2048, torch-fidelity"
+        def __call__(self, images): return dap.metrics.grey(images)
+    monkeypatch.setattr(dap.metrics, "Inception", Stand)
+    done = score("--size", 16)
+    assert done.exit_code == 0 and "features   inception 2048, torch-fidelity: no --extractor is given, and the judge that ships sees 28 pixels only\n" in done.stdout
+    assert "features   pixels: as asked" in score("--size", 16, "--extractor", "pixels").stdout and "the judge that ships" in score().stdout
+    assert "never-trained" in error(score("--extractor", "never-trained"))
+
+
+def test_copies_are_named_and_drawn(real, tmp_path):
+    new = tmp_path / "new"
+    for path, label in RealImages(real / "val", per_class=4).samples: (new / FASHION[label]).mkdir(parents=True, exist_ok=True); shutil.copy(path, new / FASHION[label])
+    shutil.copy(real / "train" / FASHION[8] / "00003.png", new / FASHION[8] / "copy.png")
+    for out in "ab": done = call("score", new, "--real", real / "test", "--train", real / "train", "--pictures", tmp_path / f"{out}.png", "--out", tmp_path / out)
+    lines, record = done.stdout.splitlines(), json.loads((tmp_path / "a").read_text())
+    at = next(i for i, line in enumerate(lines) if line.startswith("flagged "))
+    named = [line.split(":")[0].strip() for line in lines[at + 1:] if line.startswith("           ")]
+    assert done.exit_code == 0 and f"{FASHION[8]}/copy.png" in named and f" {len(named)} of 41 images" in lines[at]
+    assert any(f"{FASHION[8]}/copy.png: 0.00 of the limit in pixels ({FASHION[8]}/00003.png)" in line for line in lines)
+    assert max(record["copies"], record["copies_pixels"]) * 41 - 0.5 < len(named) < (record["copies"] + record["copies_pixels"]) * 41 + 0.5
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes() and min(Image.open(tmp_path / "a.png").size) > 300
+
+
+@named("args, says", [
+    (["--pictures", "copies.png"], ["copies.png", "--train"]), (["--train", "TRAIN", "--pictures", "copies.jpg"], ["copies.jpg", "PNG"]),
+    (["--train", "TRAIN", "--pictures", "/dev/null/copies.png"], ["--pictures", "copies.png"]), (["--train", "nowhere", "--pictures", "copies.png"], ["nowhere"])], ids=str)
+def test_pictures_that_cannot_be_drawn_give_one_line_before_anything_is_computed(args, says, hand, real, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path); monkeypatch.setattr(dap.metrics, "score", lambda *_, **__: pytest.fail("computed in spite of it"))
+    said = error(call("score", hand, "--real", real / "test", *[real / "train" if a == "TRAIN" else a for a in args]))
+    assert all(s in said for s in says) and not list(tmp_path.iterdir()), said
+
+
+def test_a_class_that_cannot_be_scored_is_named(real, tmp_path):
+    assert f"class '{FASHION[0]}' has 24 real images beside 24" in error(call("score", real / "val", "--real", real / "test"))

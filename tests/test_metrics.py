@@ -3,9 +3,10 @@ import contextlib, io, os, subprocess, sys
 from pathlib import Path
 from urllib.error import URLError
 import numpy as np, pytest, torch
-from dap.data import FASHION, read_idx, save_images
+import dap.metrics
+from dap.data import FASHION, RealImages, read_idx, save_images
 from dap.energies import MMD
-from dap.kernels import Cosine, InverseMultiquadric, Laplacian, Linear, Polynomial, RBF
+from dap.kernels import Cosine, InverseMultiquadric, Laplacian, Linear, Polynomial, RBF, median_length_scale
 from dap.metrics import WEIGHTS, Inception, Judge, copying, density_coverage, draw_neighbours, embed, extractor_of, frechet, kid, mmd, neighbours, pixels, precision_recall, score, vendi
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,6 +90,32 @@ def test_vendi_is_that_of_its_package(sets):
     for kernel in (RBF(30.0), Polynomial(2)): assert abs(vendi(sets[0], kernel) - theirs.score_K(kernel(sets[0]).numpy(), normalize=True)) < 1e-4
 
 
+@named("kernel", [Cosine(), Linear()], ids=repr)
+def test_vendi_of_few_features_takes_the_small_matrix_and_is_the_same(sets, kernel, monkeypatch):
+    z, theirs = sets[1][:, :40], pytest.importorskip("vendi_score.vendi")
+    u, solve, seen = z / z.norm(dim=1, keepdim=True), torch.linalg.eigvalsh, []
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda k: seen.append(tuple(k.shape)) or solve(k))
+    assert abs(vendi(z, kernel) - theirs.score_K((u @ u.T).numpy())) < 1e-6 and seen == [(40, 40)]
+    assert abs(vendi(sets[1][:30], kernel) - theirs.score_X(sets[1][:30].numpy())) < 1e-6 and seen[1] == (30, 30)
+
+
+@named("unbiased", [False, True])
+@named("kernel", [RBF(), Laplacian(), Linear(), Polynomial(2), Cosine(), 0.5 * Laplacian() + RBF()], ids=repr)
+def test_mmd_of_large_sets_is_taken_in_blocks_and_is_the_same(sets, kernel, unbiased, monkeypatch):
+    want, scale, biggest = mmd(*sets, kernel, unbiased), kernel.resolve(sets[1]).diag(sets[1]).mean().item(), []
+    monkeypatch.setattr(dap.metrics, "PAIRS", 70 * 500)
+    for k in (RBF, Laplacian, Linear, Polynomial, Cosine): monkeypatch.setattr(k, "gram", lambda self, x, y, whole=k.gram: biggest.append(len(x)) or whole(self, x, y))
+    assert abs(mmd(*sets, kernel, unbiased) - want) < 1e-6 * max(1, scale) and 0 < max(biggest) <= 116          # 116 rows over 300, 70 over 500
+
+
+@named("metric", ["euclidean", "cityblock"])
+@named("n", [2, 3, 50, 301])
+def test_the_median_in_blocks_is_the_median(sets, metric, n, monkeypatch):
+    monkeypatch.setattr(dap.metrics, "PAIRS", 2000)
+    assert dap.metrics.median_in_blocks(sets[1][:n], metric, bins=97) == pytest.approx(median_length_scale(sets[1][:n], metric=metric), rel=1e-9)
+    with pytest.raises(ValueError, match="at least two different points"): dap.metrics.median_in_blocks(sets[1][:1].repeat(5, 1), metric)
+
+
 def test_vendi_by_class_is_the_mean_over_classes(sets):
     y = torch.arange(10).repeat_interleave(30)
     assert abs(vendi(sets[0], labels=y) - np.mean([vendi(z) for z in sets[0].split(30)])) < 1e-9
@@ -114,6 +141,16 @@ def test_score_finds_the_copies_in_features_and_in_pixels(folders):
         assert below.mean() == pytest.approx(found[f"copies{end}"]) and below[table.file.str.endswith("00003.png")].all()
     copies = table[table.file.str.endswith("00003.png")]
     assert (copies.distance_pixels == 0).all() and copies.nearest_pixels.str.endswith("00001.png").all() and copies.flagged.all() and len(table) == 12
+
+
+def test_training_images_of_a_folder_are_read_in_blocks_and_score_as_tensors_do(folders, monkeypatch):
+    made, held = folders / "made", folders / "held"
+    pair = RealImages(folders / "train").tensors()
+    want = score(made, held, extractor="pixels", train=pair, k=3)
+    whole = RealImages.tensors
+    monkeypatch.setattr(RealImages, "tensors", lambda self: pytest.fail("all training images were read at once") if self.root_path.name == "train" else whole(self))
+    assert score(made, held, extractor="pixels", train=folders / "train", k=3) == want
+    assert len(neighbours(made, folders / "train", held, extractor="pixels", n_held=None)) == 12
 
 
 def test_nearest_images_in_blocks_are_those_of_the_whole_set(images):
@@ -156,7 +193,7 @@ def never():
     (dict(k=0), "k = 0 with 12"), (dict(k=12), "k from 1 to 11"),
     (dict(clusters=0), "clusters = 0"), (dict(clusters=40), "30 real images beside 4"),
     (dict(kernel="rbf"), "kernel = 'rbf'"), (dict(extractor="resnet"), "extractor = 'resnet'"),
-    (dict(synthetic=lambda f: f / "train"), "30 real images beside 30"), (dict(real=lambda f: f / "made"), "4 real images beside 4"),
+    (dict(synthetic=lambda f: f / "train"), "class '0-t-shirt-top' has 30 real images beside 30"), (dict(real=lambda f: f / "made"), "4 real images beside 4"),
     (dict(real=(torch.zeros(30, 3, 28, 28), torch.zeros(30))), "images of torch.float32"),
     (dict(real=(torch.zeros(30, 3, 28, 28, dtype=torch.uint8), torch.zeros(29))), "30 images and 29 labels"),
     (dict(real=(torch.zeros(30, 3, 28, 28, dtype=torch.uint8), torch.zeros(30))), "give the same classes"),
@@ -171,6 +208,7 @@ def test_a_broken_image_is_named(folders, never, tmp_path):
     for c in (0, 1, 8): save_images(tmp_path / FASHION[c], torch.zeros(4, 3, 28, 28, dtype=torch.uint8))
     (tmp_path / FASHION[8] / "00002.png").write_bytes(b"no picture")
     with pytest.raises(ValueError, match="cannot read image .*00002.png"): score(tmp_path, folders / "held", extractor=never, k=3)
+    with pytest.raises(ValueError, match="cannot read image .*00002.png"): score(folders / "made", folders / "held", extractor=never, train=tmp_path, k=3)
 
 
 def test_inception_without_its_weights_says_what_to_do(monkeypatch, tmp_path):
