@@ -28,7 +28,7 @@ from .bank import digest_of
 from .config import code_hash, manifest, resolve, seed_of, write_atomic, write_json
 from .data import RealImages, folder_hash, save_images
 from .distill import SAMPLING, Health, check_effect, describe, finished, label_of, load_backbone_once
-from .evaluate import build, load_network
+from .evaluate import build, load_network, steady
 from .guidance import check_shift, check_window, choose, lengths
 from .sampling import ready, sample, swap
 from .select import select
@@ -208,7 +208,7 @@ def match_distributions(
     record = manifest("matched", class_to_idx=real.class_to_idx, ipc=ipc, seed=seed, method="dm", settings=knobs | {"device": device.type}, real=digest_of({"images": x, "labels": y}), code=code_hash("baselines", "nets"))
     if finished(Path(out), record): return Path(out)
     pools, mean, std = pools_of(x, y)
-    images, losses = match(pools, ipc, seed=seed, device=device, progress=progress, **knobs)
+    with steady(): images, losses = match(pools, ipc, seed=seed, device=device, progress=progress, **knobs)
     for name, part in zip(real.classes, images): save_images(Path(out) / name, ((part * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1))
     parts = torch.tensor(losses, dtype=torch.float64).tensor_split(min(10, steps))
     write_json(Path(out) / "manifest.json", record | {"loss": [round(p.mean().item(), 4) for p in parts], "images": folder_hash(out)})
@@ -684,7 +684,7 @@ def distill_by_influence(
     scheduler, timesteps = ready(options["scheduler"], options["num_inference_steps"], 1.0, model.device, model.options["learned_variance"], True)
     record = describe(model, classes, ipc, guide, seed, options, scheduler, timesteps) | {"code": code_hash("backbones", "baselines", "distill", "guidance", "nets", "sampling")}
     if finished(Path(out), record): return str(out)
-    ratios = sample_in_turn(model, classes, ipc, out, guide, seed, options, batch)
+    with steady(): ratios = sample_in_turn(model, classes, ipc, out, guide, seed, options, batch)
     distances = {str(t): round(sum(d) / len(d), 6) for t, d in sorted(guide.distances.items(), reverse=True)}
     record |= {"shift_over_step": ratios, "gradient_distance": distances, "images": folder_hash(out)}
     check_effect(record)
