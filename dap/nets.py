@@ -116,7 +116,8 @@ class Block(nn.Module):
         conv, step = partial(Conv, bias=False), 1 if pooled else stride
         halve = Halve() if pooled and stride == 2 else nn.Identity()
         self.body = nn.Sequential(conv(inputs, width, 3, step, 1), norm(width), nn.ReLU(inplace=True), halve, conv(width, width, 3, 1, 1), norm(width))
-        self.skip = nn.Sequential(halve, conv(inputs, width, 1, step), norm(width)) if stride == 2 or inputs != width else nn.Identity()
+        first = conv(inputs, width, 1, step)
+        self.skip = nn.Sequential(*((halve, first) if pooled else (first, halve)), norm(width)) if stride == 2 or inputs != width else nn.Identity()
 
     def forward(self, x): return (self.body(x) + self.skip(x)).relu_()
 

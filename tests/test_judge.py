@@ -279,3 +279,14 @@ def test_pictures_that_cannot_be_drawn_give_one_line_before_anything_is_computed
 
 def test_a_class_that_cannot_be_scored_is_named(real, tmp_path):
     assert f"class '{FASHION[0]}' has 24 real images beside 24" in error(call("score", real / "val", "--real", real / "test"))
+
+
+@pytest.mark.parametrize("kept", ["judge", "teacher"])
+def test_a_shipped_network_loads_and_names_real_test_images(kept):
+    import torch
+    from dap.data import read_idx
+    from dap.evaluate import correct, load_network, percent
+    source = Path(__file__).resolve().parents[1] / "assets"
+    images, labels = (torch.from_numpy(read_idx(source / f"fashion-mnist/t10k-{k}-ubyte.gz").copy())[:500] for k in ("images-idx3", "labels-idx1"))
+    net, record = load_network(source / kept, "cpu")
+    assert percent(correct(net, images[:, None].repeat(1, 3, 1, 1), labels.long(), record["resolved"])) > 88
