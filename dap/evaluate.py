@@ -9,7 +9,7 @@ __all__ = ['GREY', 'EIGVAL', 'EIGVEC', 'SCHEDULES', 'OPTIMIZERS', 'hash_once', '
            'stored_generator', 'Store', 'tensor_hash', 'build', 'correct', 'compiles', 'part_of', 'loss_of',
            'optimizer_of', 'compiled', 'train_network', 'train_one', 'percent', 'ready_device', 'ready',
            'check_batches', 'steady', 'beside', 'judge_seed', 'evaluate', 'stock', 'plain_loop', 'read_once',
-           'evaluate_cell', 'train_real', 'save_network', 'load_network']
+           'first_of', 'pixels_hash', 'evaluate_cell', 'train_real', 'save_network', 'load_network']
 
 # %% ../nbs/12_evaluate.ipynb #ad8ba6d7
 import hashlib, json, math, os
@@ -553,6 +553,16 @@ def read_once(root, classes, size, resize=None):
 
 hash_once = lru_cache(4)(folder_hash)
 
+@lru_cache(1)
+def first_of(root, classes, size, resize=None):
+    "Read the first test image of each class."
+    return RealImages(root, classes, size=size, resize=resize, per_class=1).tensors()
+
+def pixels_hash(train, val, p, ipc=None):
+    "Hash all training images and the first test image of each class, as decoded and resized."
+    x, y, names = load(train, p["img_size"], ipc=ipc, as_stored=p["as_stored"])
+    return tensor_hash(x, y, *first_of(str(val), tuple(names), p["img_size"], p["resize"]))
+
 def evaluate_cell(
     key:dict,            # dataset, arch, ipc, method, generation_seed, network_seed
     train, val,          # ImageFolders
@@ -565,7 +575,7 @@ def evaluate_cell(
     p = settings(protocol, options.get("img_size"))
     here = dict(device=ready_device(options.get("device")).type, threads=torch.get_num_threads(), versions=versions())
     kept = {k: v for k, v in options.items() if k not in ("soft_labels", "device")} | ({"teacher": teacher_id(options["teacher"])} if options.get("teacher") else {})
-    asked = json.loads(json.dumps(dict(**key, protocol=protocol, settings=p, options=kept, images=folder_hash(train), test=hash_once(str(val)), **here, code=code_hash("data", "nets", "evaluate"))))
+    asked = json.loads(json.dumps(dict(**key, protocol=protocol, settings=p, options=kept, images=folder_hash(train), test=hash_once(str(val)), pixels=pixels_hash(train, val, p, options.get("ipc")), **here, code=code_hash("nets", "evaluate"))))
     if Path(out).is_file() and asked.items() <= (old := json.loads(Path(out).read_text())).items(): return old["final"][0]
     test = read_once(str(val), tuple(RealImages(train).classes), p["img_size"], p["resize"])
     result = evaluate(train, test, key["arch"], protocol, seeds=(key["network_seed"],), **options)

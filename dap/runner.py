@@ -250,8 +250,10 @@ def plan_grid(
         absent = sorted(set(read) - set(banks_of(here)))
         if absent: raise ValueError(f"set {name} reads features {' in order '.join(absent[0])}, which bank {s['bank']!r} does not hold: add them to its pool and real_order")
     for name, c in full["cells"].items():
-        if set(c) != {"set", "arch", "seconds_per_cell"}: raise ValueError(f"cells {name} have {', '.join(c)}: give set, arch and seconds_per_cell")
+        if set(c) - {"generation_seeds"} != {"set", "arch", "seconds_per_cell"}: raise ValueError(f"cells {name} have {', '.join(c)}: give set, arch and seconds_per_cell; generation_seeds, if fewer than the set's")
         if c["set"] not in full["sets"]: raise ValueError(f"cells {name} ask for set {c['set']!r}: there are {', '.join(full['sets'])}")
+        absent = set(c.get("generation_seeds", [])) - set(full["sets"][c["set"]]["generation_seeds"])
+        if absent: raise ValueError(f"cells {name} ask for generation seed {min(absent)}, which set {c['set']} does not have: add it to its generation_seeds")
         network_ready(c["arch"], p["protocol"], p["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], teacher=p["teacher"])
     count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
     rows = []
@@ -260,7 +262,7 @@ def plan_grid(
         each = p["seconds_per_image"] * (p | s)["num_inference_steps"] / p["num_inference_steps"]
         rows.append((f"distill {name}", f"{images} images", images * each / p["workers"] / 60, images * p["image_size"] ** 2 * 1e-6))
     for name, c in full["cells"].items():
-        n = len(full["sets"][c["set"]]["methods"]) * len(full["sets"][c["set"]]["generation_seeds"])
+        n = len(full["sets"][c["set"]]["methods"]) * len(c.get("generation_seeds", full["sets"][c["set"]]["generation_seeds"]))
         rows.append((f"evaluate {name}", f"{n} cells", n * c["seconds_per_cell"] / p["workers"] / 60, n * 0.01))
     for name, w in full["whole"].items():
         if set(w) != {"dataset", "arch", "epochs_factor", "seconds_per_cell"}: raise ValueError(f"whole {name} has {', '.join(w)}: give dataset, arch, epochs_factor and seconds_per_cell")
