@@ -526,6 +526,7 @@ def plain_loop(
     xv, yv,    # test set
     r,         # resolved settings of a hard-label protocol
     seed:int,  # network seed
+    each:bool=False,      # draw crop, flip, jitter and lighting for every image, instead of once for a batch
 ):             # -> final accuracy in percent
     "Train and test one network as a plain script does; must run inside `fork_rng`."
     torch.manual_seed(seed_of(seed, "evaluate", "init"))
@@ -537,9 +538,9 @@ def plain_loop(
     for _ in range(r["epochs"]):
         net.train()
         for pick in torch.randperm(len(x)).split(r["batch"]):
-            images, labels = transform(x[pick]), y[pick]
-            light = (r["lighting"] * torch.randn(3) * EIGVAL) @ EIGVEC.T / torch.tensor(r["std"])       # torchvision has no PCA lighting
-            images, labels = mix(images + light[:, None, None], labels)
+            images, labels = torch.stack([transform(image) for image in x[pick]]) if each else transform(x[pick]), y[pick]
+            light = (r["lighting"] * torch.randn(len(pick) if each else 1, 3) * EIGVAL) @ EIGVEC.T / torch.tensor(r["std"])       # torchvision has no PCA lighting
+            images, labels = mix(images + light[:, :, None, None], labels)
             with autocast(): logits = net(images)
             opt.zero_grad(set_to_none=True); F.cross_entropy(logits.float(), labels).backward(); opt.step()
         schedule.step()
