@@ -9,6 +9,7 @@ __all__ = ['KEYS', 'UNPAIRED', 'cell_name', 'read_cells', 'paired_interval', 'we
 # %% ../nbs/15_report.ipynb #df6541a8
 import io, json
 from pathlib import Path
+from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -139,7 +140,7 @@ def gallery(
     fig, axes = plt.subplots(len(lines), columns, figsize=(3.1 * columns, 3.4 * len(classes) / n * len(lines)), squeeze=False)
     for ax in axes.flat: ax.axis("off")
     for ax, (title, g) in ((ax, panel) for row, line in zip(axes, lines) for ax, panel in zip(row, line)):
-        ax.imshow(g, interpolation="nearest", **(dict(cmap="RdBu_r", vmin=-255, vmax=255) if title in changes else {})); ax.set_title(title, fontsize=9)
+        ax.imshow(g, interpolation="nearest", **(dict(cmap="RdBu_r", vmin=-255, vmax=255) if title in changes else {})); ax.set_title(fill(title, 40), fontsize=9)
     fig.tight_layout()
     if path: save_figure(fig, path)
     return fig
