@@ -116,6 +116,7 @@ def results(folder):
     "Return the page of all tables and pictures of the default run, and of the full grid."
     report, grid = folder / "report.md", folder.parent / "full/table3.md"
     text = report.read_text(encoding="utf-8") if report.exists() else "# Results\n\nNone yet: run the chain.\n"
+    if (judged := folder / "baselines.md").exists(): text += f"\n## The field's methods\n\n{judged.read_text(encoding='utf-8')}\n![The field's methods, the same seed](baselines.png)\n"
     if grid.exists(): text += f"\n## The full grid\n\n{grid.read_text(encoding='utf-8').split('### The paper')[0]}"
     if (picture := grid.with_name("claim_gallery.png")).exists(): text += f"\n![Every method of the claim, the same seeds](../full/{picture.name})\n"
     return text
@@ -130,12 +131,12 @@ def main(dst="docs/_src"):
     shutil.rmtree(dst, ignore_errors=True)
     library = {p.relative_to(ROOT): p.name for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))}
     runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
-    several = {p.relative_to(ROOT): f"experiments/{p.name}" for p in copies_of("sweep-*") if p.parts[-3] == "default"}
+    several = {p.relative_to(ROOT): f"experiments/{p.name}" for stem in ("sweep-*", "minimax-*", "surrogate-*", "teacher") for p in copies_of(stem) if p.parts[-3] == "default"}
     texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md"}.items() if (ROOT / k).exists()}
     index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
     stage = Stage(dst, library | runs | texts | {index: "index.ipynb", report: "results.md", Path("results/full/table3.md"): "results.md"})
     tree = toctree("Results", ["results.md", *(["experiments/log.md"] if Path("nbs/experiments/log.md") in texts else [])])
-    tree += toctree("Experiments", list(runs.values())) + toctree("Sweeps", [f"{source.stem} <{page}>" for source, page in several.items()]) + toctree("Library", list(library.values()))
+    tree += toctree("Experiments", list(runs.values())) + toctree("Sweeps and other runs", [f"{source.stem} <{page}>" for source, page in several.items()]) + toctree("Library", list(library.values()))
     tree += toctree("About", ["changelog.md"] if Path("CHANGELOG.md") in texts else [])
     with tempfile.TemporaryDirectory() as folder:
         for source, page in library.items(): stage.notebook(process(ROOT / source, folder), source, page)
