@@ -281,6 +281,12 @@ def test_a_class_that_cannot_be_scored_is_named(real, tmp_path):
     assert f"class '{FASHION[0]}' has 24 real images beside 24" in error(call("score", real / "val", "--real", real / "test"))
 
 
+def test_boxes_are_cut_out_of_square_images_only():
+    from dap.evaluate import load
+    pair = torch.zeros(2, 3, 28, 20, dtype=torch.uint8), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=r"\(28, 20\).*square"): load(pair, 28, as_stored=True)
+
+
 @pytest.mark.parametrize("kept", ["judge", "teacher"])
 def test_a_shipped_network_loads_and_names_real_test_images(kept):
     import torch
