@@ -99,7 +99,7 @@ def test_the_shift_is_downhill_and_as_long_as_was_said(real, nets):
     x = torch.stack([real[0][0], real[20][0]]) / 127.5 - 1
     shift = (guide := guide_of(nets[0], targets, scale=20.0))(a_step(x, [5, 8]))
     assert torch.allclose(shift.flatten(1).square().mean(1).sqrt(), torch.full((2,), 20 * 0.0015 * 0.7 ** 0.5), rtol=1e-4)
-    before, after = ([guide.pull(image, c)[1] for image, c in zip(v, (5, 8))] for v in (x, x + 0.1 * shift))
+    before, after = ([guide.pull(image, c)[1] for image, c in zip(v, (5, 8))] for v in (x, x + shift))         # much shorter steps meet the kinks of the ReLUs
     assert all(b > a for b, a in zip(before, after))
 
 
