@@ -1,4 +1,4 @@
-"""Everything about the distribution is read from settings.ini; the embedded priors travel inside the package."""
+"""Everything about the distribution is read from settings.ini; the embedded priors and the judge travel inside the package."""
 from configparser import ConfigParser
 from pathlib import Path
 import shlex, shutil
@@ -9,17 +9,17 @@ parser = ConfigParser(delimiters=["="])
 parser.read("settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 LICENSES = {"apache2": "Apache-2.0"}     # nbdev's word -> SPDX
-PRIORS = (Path("assets/mini-dit"), Path("assets/mini-sd"))
+SHIPPED = {Path("assets/mini-dit"): "model_index.json", Path("assets/mini-sd"): "model_index.json", Path("assets/judge"): "manifest.json"}     # folder -> what it cannot lack
 
 
-class BuildWithPriors(build_py):
-    "Copy the priors in assets to dap/assets of what is built; an editable install reads them where they lie."
+class BuildWithAssets(build_py):
+    "Copy what ships from assets to dap/assets of what is built; an editable install reads them where they lie."
     def run(self):
         super().run()
         if self.editable_mode: return
-        for prior in PRIORS:
-            if not (prior / "model_index.json").is_file(): raise SystemExit(f"{prior}/model_index.json is missing: a wheel without its priors would be broken")
-            shutil.copytree(prior, Path(self.build_lib) / cfg["lib_path"] / prior, dirs_exist_ok=True)
+        for folder, needed in SHIPPED.items():
+            if not (folder / needed).is_file(): raise SystemExit(f"{folder}/{needed} is missing: a wheel without it would be broken")
+            shutil.copytree(folder, Path(self.build_lib) / cfg["lib_path"] / folder, dirs_exist_ok=True)
 
 
 setup(
@@ -39,5 +39,5 @@ setup(
     install_requires=shlex.split(cfg["requirements"]),
     extras_require={"dev": shlex.split(cfg["dev_requirements"]), "docs": shlex.split(cfg["docs_requirements"])},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
-    cmdclass={"build_py": BuildWithPriors},
+    cmdclass={"build_py": BuildWithAssets},
 )

@@ -189,7 +189,7 @@ def test_a_folder_judged_twice_by_a_teacher_gives_the_same_bytes(protocol, hand,
 
 
 @named("args, says", [
-    (["--protocol", "rded"], ["rded", "teacher = None", "train_real"]), (["--protocol", "fkd"], ["fkd", "teacher = None", "train_real"]),
+    (["--protocol", "rded"], ["rded", "--teacher", "train_real"]), (["--protocol", "fkd"], ["fkd", "--teacher", "train_real"]),
     (["--teacher"], ["minimax takes hard labels", "leave it out"]), (["--protocol", "igd", "--teacher"], ["igd takes hard labels", "leave it out"]),
     (["--soft-labels", "answers"], ["soft_labels = answers", "only fkd"])], ids=str)
 def test_a_teacher_where_none_is_asked_for_or_none_where_one_is_gives_one_line(args, says, hand, real, teacher, tmp_path, monkeypatch):
@@ -277,8 +277,66 @@ def test_pictures_that_cannot_be_drawn_give_one_line_before_anything_is_computed
     assert all(s in said for s in says) and not list(tmp_path.iterdir()), said
 
 
-def test_a_class_that_cannot_be_scored_is_named(real, tmp_path):
-    assert f"class '{FASHION[0]}' has 24 real images beside 24" in error(call("score", real / "val", "--real", real / "test"))
+def test_where_real_images_are_few_the_rest_is_scored_and_it_says_so(real, tmp_path):
+    done = call("score", real / "val", "--real", real / "test", "--out", tmp_path / "scores.json")
+    kept = json.loads((tmp_path / "scores.json").read_text())
+    assert done.exit_code == 0 and f"class '{FASHION[0]}' has 24 real images beside 24" in kept["left_out"] and kept["left_out"] in done.stdout and "representativeness" not in kept and kept["coverage"] > 0
+
+
+def one_each(real, out, name=lambda c: c):
+    "Copy the first validation image of each class."
+    for path, label in RealImages(real / "val", per_class=1).samples:
+        (out / name(FASHION[label])).mkdir(parents=True); shutil.copy(path, out / name(FASHION[label]))
+    return out
+
+
+def test_one_image_a_class_has_no_diversity_and_its_json_no_nan(real, tmp_path):
+    done = call("score", one_each(real, tmp_path / "few"), "--real", real / "test", "--out", tmp_path / "scores.json")
+    kept = json.loads((tmp_path / "scores.json").read_text(), parse_constant=lambda c: pytest.fail(f"{c} is no JSON"))
+    assert done.exit_code == 0 and kept["diversity"] is None and kept["n"] == 10 and kept["k"] == 5
+
+
+def test_the_shipped_judge_comes_first_only_where_it_knows_the_classes(real, tmp_path, monkeypatch):
+    def none(): raise ValueError("no weights")
+    monkeypatch.setattr(dap.metrics, "Inception", none)
+    shutil.copytree(real / "test", tmp_path / "real"); [f.rename(f.with_name(f"my-{f.name}")) for f in list((tmp_path / "real").iterdir())]
+    known, foreign = (call("score", s, "--real", r) for s, r in ((one_each(real, tmp_path / "a"), real / "test"), (one_each(real, tmp_path / "b", "my-{}".format), tmp_path / "real")))
+    large = call("score", tmp_path / "b", "--real", tmp_path / "real", "--size", 80)
+    assert "trained on these classes" in known.stdout and "not on these classes; Inception cannot be had: no weights" in foreign.stdout and "features   thumbnails" in large.stdout
+    monkeypatch.setattr(dap.metrics, "Inception", lambda: dap.metrics.pixels)
+    assert "features   pixels: no --extractor is given" in call("score", tmp_path / "b", "--real", tmp_path / "real").stdout      # what stands for Inception here
+
+
+def test_real_images_of_many_sizes_ask_for_one_before_anything_is_read(real, tmp_path, monkeypatch):
+    shutil.copytree(real / "test", tmp_path / "real")
+    odd = tmp_path / "real" / FASHION[4] / "00001.png"
+    Image.open(odd).resize((30, 20)).save(odd)
+    monkeypatch.setattr(dap.metrics, "score", lambda *_, **__: pytest.fail("computed in spite of it"))
+    said = error(call("score", one_each(real, tmp_path / "few"), "--real", tmp_path / "real"))
+    assert "28 x 28" in said and "30 x 20" in said and str(odd) in said and "--size" in said
+
+
+@named("damage, says", [("kind", "holds no network but 'bank'"), ("weights", "model.safetensors cannot be read"), ("torn", "model.safetensors cannot be read"), ("record", "no manifest.json that can be read")])
+def test_a_folder_that_holds_no_whole_network_gives_one_line(damage, says, hand, real, tmp_path, monkeypatch):
+    net = tmp_path / "net"
+    shutil.copytree(ROOT / "assets/judge", net)
+    if damage == "kind": (net / "manifest.json").write_text('{"kind": "bank"}')
+    if damage == "weights": (net / "model.safetensors").unlink()
+    if damage == "torn": (net / "model.safetensors").write_bytes((net / "model.safetensors").read_bytes()[:1000])
+    if damage == "record": (net / "manifest.json").write_text("{")
+    assert all(s in error(call("score", hand, "--real", real / "test", "--extractor", net)) for s in ("--extractor", str(net), says, "train_real"))
+    assert all(s in error(call("evaluate", hand, "--val", real / "test", "--protocol", "rded", "--teacher", net)) for s in ("--teacher", str(net), says, "train_real"))
+
+
+def test_soft_labels_without_a_teacher_name_the_option_and_the_one_that_ships(hand, real):
+    assert all(s in error(call("evaluate", hand, "--val", real / "test", "--protocol", "fkd")) for s in ("fkd", "--teacher", "assets/teacher"))
+
+
+def test_the_preset_is_said_before_the_first_step(hand, real, monkeypatch):
+    def stop(*_, **__): raise ValueError("stopped")
+    monkeypatch.setattr(dap.evaluate, "evaluate", stop)
+    done = call("evaluate", hand, "--val", real / "test", "--protocol", "igd")
+    assert error(done) == "error: stopped" and "optimizer adamw" in done.stdout and "epochs 2000" in done.stdout and "3 networks, 4,000 steps of 64 images each (the whole protocol" in done.stdout
 
 
 def test_boxes_are_cut_out_of_square_images_only():

@@ -187,13 +187,21 @@ def never():
     return extractor
 
 
+@named("few", [dict(synthetic="train"), dict(real="made"), dict(clusters=28)])
+def test_where_real_images_are_few_what_compares_with_random_ones_is_left_out(folders, few):
+    given = dict(extractor="pixels", clusters=few.get("clusters"))
+    got = score(folders / few.get("synthetic", "made"), folders / few.get("real", "held"), **given)
+    whole = score(folders / "made", folders / "held", extractor="pixels")
+    assert set(whole) - set(got) == {"vendi_random", "representativeness", "clusters", "clusters_random"} and set(got) - set(whole) == {"left_out"}
+    assert "class '0-t-shirt-top' has" in got["left_out"] and all(v == v for v in got.values())
+
+
 @named("wrong, message", [
     (dict(synthetic="nowhere"), "no image folder nowhere"),
     (dict(synthetic=lambda f: f), "no class 'held'"),
     (dict(k=0), "k = 0 with 12"), (dict(k=12), "k from 1 to 11"),
-    (dict(clusters=0), "clusters = 0"), (dict(clusters=40), "30 real images beside 4"),
+    (dict(clusters=0), "clusters = 0"), (dict(clusters=40), "clusters = 40: class '0-t-shirt-top' has 30 real images"),
     (dict(kernel="rbf"), "kernel = 'rbf'"), (dict(extractor="resnet"), "extractor = 'resnet'"),
-    (dict(synthetic=lambda f: f / "train"), "class '0-t-shirt-top' has 30 real images beside 30"), (dict(real=lambda f: f / "made"), "4 real images beside 4"),
     (dict(real=(torch.zeros(30, 3, 28, 28), torch.zeros(30))), "images of torch.float32"),
     (dict(real=(torch.zeros(30, 3, 28, 28, dtype=torch.uint8), torch.zeros(29))), "30 images and 29 labels"),
     (dict(real=(torch.zeros(30, 3, 28, 28, dtype=torch.uint8), torch.zeros(30))), "give the same classes"),
