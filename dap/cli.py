@@ -170,7 +170,7 @@ def preset_lines(
     "Say before the first step what will be done: the resolved preset, and how long that is."
     keys = [*FIRST, *(k for k in r if k not in FIRST + LATER + TABLES), *(k for k in LATER if k in r)]
     return [wrapped("preset", [f"{k} {r[k]}" for k in keys]),
-            f"training   {len(seeds)} network{'s' * (len(seeds) > 1)}, {r['steps']:,} steps of {r['batch']} images each" + " (the whole protocol; --epochs-factor shortens it)" * (r["epochs_factor"] == 1)]
+            f"training   {len(seeds)} network{'s' * (len(seeds) > 1)}, {r['steps']:,} steps of at most {r['batch']} images each" + " (the whole protocol; --epochs-factor shortens it)" * (r["epochs_factor"] == 1)]
 
 def report_lines(
     result,     # of dap.evaluate.evaluate
@@ -216,14 +216,14 @@ def evaluate(
         if device is not None: check_device(device)
         import torch
         from dap.data import RealImages, folder_hash
-        from dap.evaluate import evaluate as judge, scaled, settings
+        from dap.evaluate import evaluate as judge, ready, scaled
         deterministic()
         size, why = size_for(found, img_size, usual)
         name, because = arch_for(arch, size)
         hashes = dict(images=folder_hash(folder), test=folder_hash(val))
         for line in (*lines, f"           sha256 {hashes['images']}", f"test       {val}{said}", f"img_size   {size}: {why}", f"arch       {name}: {because}"): typer.echo(line)
         chosen = {k: v for k, v in dict(ipc=ipc, teacher=teacher, soft_labels=soft_labels).items() if v is not None}
-        r = scaled(settings(protocol, size), torch.tensor(RealImages(folder, per_class=ipc).targets), epochs_factor, looks or 1, name) | dict(arch=name)
+        r = scaled(ready(name, protocol, epochs_factor, size, device, dtype, compile, teacher)[0], torch.tensor(RealImages(folder, per_class=ipc).targets), epochs_factor, looks or 1, name) | dict(arch=name)
         for line in preset_lines(r, given): typer.echo(line)
         if r["as_stored"] and max(map(max, found["sizes"])) > size: typer.echo(f"views      crops of more than {size} pixels are resized without antialiasing: sharper than torchvision's")
         result = judge(folder, val, name, protocol, given, epochs_factor=epochs_factor, img_size=size, looks=looks, device=device, dtype=dtype, compile=compile, workers=workers, **chosen)

@@ -504,7 +504,7 @@ def score_features(
     check_sets(y, yr, k, kernel, clusters, names)
     found = dict(n=len(z), k=k, **fidelity(z, zr, k, kernel), diversity=spread(z, y) / spread(zr, yr), vendi=vendi(z), vendi_class=vendi(z, labels=y))
     if lacking := too_few(y, yr, clusters, names):
-        return found | dict(real_to_synthetic=real_to_synthetic(z, y, zr, yr), synthetic_to_real=synthetic_to_real(z, y, zr, yr), left_out=f"what compares with random real images: {lacking}")
+        return found | dict(real_to_synthetic=real_to_synthetic(z, y, zr, yr), synthetic_to_real=synthetic_to_real(z, y, zr, yr), left_out=f"vendi_random, representativeness, clusters, clusters_random: {lacking}")
     return found | representative(z, y, zr, yr, clusters, seed)
 
 def neighbours_of(y, yr):
@@ -526,7 +526,8 @@ def score(
     "Score a set of images against real ones; ValueError for sets that cannot be compared."
     extractor, names = extractor_of(extractor), None if isinstance(synthetic, (tuple, list)) else RealImages(synthetic).classes
     (x, y), (xr, yr) = (read_set(s, names, size) for s in (synthetic, real))
-    check_sets(y, yr, neighbours_of(y, yr) if k is None else k, kernel, clusters, names)
+    k = neighbours_of(y, yr) if k is None else k
+    check_sets(y, yr, k, kernel, clusters, names)
     seen = read_set(train, names, size)[0] if isinstance(train, (tuple, list)) else None if train is None else RealImages(train, names, size=size)
     same_size(x, xr, *([] if seen is None else [seen]), size=size)
     found = dict(features=name_of(extractor), **score_features(embed(x, extractor), y, embed(xr, extractor), yr, k=k, seed=seed, kernel=kernel, clusters=clusters, names=names))

@@ -317,7 +317,7 @@ def test_real_images_of_many_sizes_ask_for_one_before_anything_is_read(real, tmp
 
 
 @named("damage, says", [("kind", "holds no network but 'bank'"), ("weights", "model.safetensors cannot be read"), ("torn", "model.safetensors cannot be read"), ("record", "no manifest.json that can be read")])
-def test_a_folder_that_holds_no_whole_network_gives_one_line(damage, says, hand, real, tmp_path, monkeypatch):
+def test_a_folder_that_holds_no_whole_network_gives_one_line(damage, says, hand, real, tmp_path):
     net = tmp_path / "net"
     shutil.copytree(ROOT / "assets/judge", net)
     if damage == "kind": (net / "manifest.json").write_text('{"kind": "bank"}')
@@ -332,11 +332,17 @@ def test_soft_labels_without_a_teacher_name_the_option_and_the_one_that_ships(ha
     assert all(s in error(call("evaluate", hand, "--val", real / "test", "--protocol", "fkd")) for s in ("fkd", "--teacher", "assets/teacher"))
 
 
+@named("wrong, says", [(("--epochs-factor", "inf"), "epochs_factor = inf"), (("--epochs-factor", "nan"), "epochs_factor = nan"), (("--arch", "convnet99"), "convnet99")])
+def test_what_cannot_be_trained_is_refused_before_a_preset_is_said(wrong, says, hand, real):
+    done = call("evaluate", hand, "--val", real / "test", *wrong)
+    assert says in error(done) and "preset" not in done.stdout
+
+
 def test_the_preset_is_said_before_the_first_step(hand, real, monkeypatch):
     def stop(*_, **__): raise ValueError("stopped")
     monkeypatch.setattr(dap.evaluate, "evaluate", stop)
     done = call("evaluate", hand, "--val", real / "test", "--protocol", "igd")
-    assert error(done) == "error: stopped" and "optimizer adamw" in done.stdout and "epochs 2000" in done.stdout and "3 networks, 4,000 steps of 64 images each (the whole protocol" in done.stdout
+    assert error(done) == "error: stopped" and "optimizer adamw" in done.stdout and "epochs 2000" in done.stdout and "3 networks, 4,000 steps of at most 64 images each (the whole protocol" in done.stdout
 
 
 def test_boxes_are_cut_out_of_square_images_only():
