@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'REAL', 'FIRST', 'LATER', 'TABLES', 'CONVNETS', 'MEANING', 'one_line_errors', 'run', 'check', 'held_out',
-           'check_out', 'check_network', 'look', 'seeds_of', 'check_device', 'size_for', 'arch_for', 'wrapped',
-           'spread_text', 'preset_lines', 'report_lines', 'evaluate', 'shipped_judge', 'choose_extractor', 'one_size',
-           'told', 'check_pictures', 'flagged_lines', 'draw_copies', 'score']
+           'check_out', 'check_store', 'check_network', 'look', 'seeds_of', 'check_device', 'size_for', 'arch_for',
+           'wrapped', 'spread_text', 'preset_lines', 'report_lines', 'evaluate', 'shipped_judge', 'choose_extractor',
+           'one_size', 'told', 'check_pictures', 'flagged_lines', 'draw_copies', 'score']
 
 # %% ../nbs/19_cli.ipynb #44a3d535
 from contextlib import contextmanager
@@ -80,6 +80,12 @@ def check_out(
     parent = next(p for p in out.absolute().parents if p.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)): raise ValueError(f"{option} {out}: {parent} is no folder that can be written to; choose another place")
 
+def check_store(folder):
+    "Raise ValueError if a folder for soft labels cannot be written to."
+    if folder is None: return
+    if folder.exists() and not folder.is_dir(): raise ValueError(f"--soft-labels {folder} is a file: name a folder")
+    check_out(folder / "manifest.json", "--soft-labels")
+
 def check_network(
     folder,      # given for a network
     option:str,  # that gives it
@@ -101,12 +107,14 @@ def look(
     real,            # what it is compared with
     ipc:int=None,    # the first so many images of each class; None = all
     size:int=None,   # pixels they will be resized to; None = as stored
+    said:str="",     # of `real`, where nobody named it
 ):                   # -> what check_folder found, lines to print
     "Look at a folder before anything is computed; ValueError names what is wrong."
     from dap.data import check_folder, class_folders
     if size is not None and size < 1: raise ValueError(f"size {size}: give at least 1 pixel")
     if Path(folder).resolve() == Path(real).resolve(): raise ValueError(f"{folder} is compared with itself: give two folders")
-    found = check_folder(folder, val=real, ipc=ipc, size=size)
+    try: found = check_folder(folder, val=real, ipc=ipc, size=size)
+    except ValueError as e: raise ValueError(f"{e}{said}") from None
     each = str(found["least"]) if found["least"] == found["most"] else f"{found['least']} to {found['most']} (not equally many)"
     sizes, more = [f"{w} x {h}" for w, h in found["sizes"]], len(class_folders(real)) - len(found["classes"])
     lines = [f"set        {folder}: {len(found['classes'])} classes, {each} images a class, {sizes[0]}{f' to {sizes[-1]} ({len(sizes)} sizes)' * (len(sizes) > 1)} pixels"]
@@ -212,7 +220,10 @@ def evaluate(
         if preset(protocol)["label"] == "soft" and not teacher: raise ValueError(f"--protocol {protocol} has soft labels: give --teacher, a folder written by train_real (assets/teacher of the repository knows the default's classes) or a timm name with weights")
         if teacher is not None: check_network(teacher, "--teacher")
         val, said = held_out(val, "--val")
-        found, lines = look(folder, val, ipc, usual if img_size is None else img_size)
+        if workers < 1: raise ValueError(f"--workers {workers}: give at least 1")
+        if looks is not None and looks < 1: raise ValueError(f"--looks {looks}: give at least 1, the final one")
+        check_store(soft_labels)
+        found, lines = look(folder, val, ipc, usual if img_size is None else img_size, said)
         if device is not None: check_device(device)
         import torch
         from dap.data import RealImages, folder_hash
@@ -220,6 +231,7 @@ def evaluate(
         deterministic()
         size, why = size_for(found, img_size, usual)
         name, because = arch_for(arch, size)
+        if any(w != h for w, h in found["sizes"]): why += "; images that are not square are cropped to their middle"
         hashes = dict(images=folder_hash(folder), test=folder_hash(val))
         for line in (*lines, f"           sha256 {hashes['images']}", f"test       {val}{said}", f"img_size   {size}: {why}", f"arch       {name}: {because}"): typer.echo(line)
         chosen = {k: v for k, v in dict(ipc=ipc, teacher=teacher, soft_labels=soft_labels).items() if v is not None}
@@ -243,7 +255,7 @@ MEANING = {      # score -> what it says
     "mmd": "squared maximum mean discrepancy to the real images (0 is best)",
     "kernel": "the kernel of mmd",
     "diversity": "mean distance of two images of a class, over that of real images (1: as diverse)",
-    "vendi": "effective number of different images",
+    "vendi": "effective number of different images (none: an image's features are all zero)",
     "vendi_class": "the same within a class, averaged over classes",
     "vendi_random": "the same of as many random real images",
     "real_to_synthetic": "mean distance of a real image to the nearest synthetic one of its class",
@@ -359,13 +371,13 @@ def score(
         check_out(out); check_pictures(pictures, train)
         if extractor is not None: check_network(extractor, "--extractor")
         real, said = held_out(real, "--real")
-        found, lines = look(folder, real, size=size)
+        found, lines = look(folder, real, size=size, said=said)
         from dap.data import folder_hash, match_classes
         from dap.metrics import score as scores
         if train is not None: match_classes(folder, found["classes"], train)
         one_size([folder, real] + ([] if train is None else [train]), found["classes"], size)
         which, why = choose_extractor(extractor, found["sizes"] if size is None else [(size, size)], found["classes"])
-        result = {key: None if v != v else v for key, v in scores(folder, real, extractor=which, train=train, size=size, k=k).items()}      # JSON has no NaN
+        result = {key: None if v != v or v in (float("inf"), -float("inf")) else v for key, v in scores(folder, real, extractor=which, train=train, size=size, k=k).items()}      # JSON has neither NaN nor infinity
         hashes = {key: folder_hash(v) for key, v in dict(images=folder, real=real, train=train).items() if v is not None}
         for line in (*lines, f"           sha256 {hashes['images']}", f"real       {real}{said}", f"features   {result['features']}: {why}"): typer.echo(line)
         for key, v in result.items():

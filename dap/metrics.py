@@ -8,8 +8,8 @@ __all__ = ['WEIGHTS', 'FETCH', 'PAIRS', 'pixels', 'grey', 'thumbnails', 'embed',
            'median_in_blocks', 'resolved', 'mmd_in_blocks', 'off_diagonal', 'mmd', 'kid', 'spread', 'vendi', 'nearest',
            'real_to_synthetic', 'synthetic_to_real', 'clusters_covered', 'copying_rule', 'copying', 'in_blocks',
            'nearest_images', 'neighbours', 'same_size', 'draw_neighbours', 'read_set', 'class_name', 'check_sets',
-           'too_few', 'draw_like', 'fidelity', 'representative', 'score_features', 'neighbours_of', 'score',
-           'fractions', 'normalised', 'label_robust', 'augmentation_robust', 'axes']
+           'too_few', 'draw_like', 'effective', 'over', 'fidelity', 'representative', 'score_features', 'neighbours_of',
+           'score', 'fractions', 'normalised', 'label_robust', 'augmentation_robust', 'axes']
 
 # %% ../nbs/13_metrics.ipynb #aa13000c
 import hashlib, json, socket
@@ -337,8 +337,10 @@ def copying_rule(
     own,  # (n,) distances of synthetic images to their nearest training image
     new,  # (h,) the same of held-out images
 ):        # -> ratio of the means, limit below which a distance flags a copy
-    "Return how new the images are and the limit: the 1 % quantile of the held-out distances."
-    return (own.mean() / new.mean()).item(), new.quantile(0.01).item()
+    "Return how new the images are and the limit: the 1 % quantile of the held-out distances; ValueError if that is 0."
+    limit = new.quantile(0.01).item()
+    if limit == 0: raise ValueError(f"{int((new == 0).sum())} of {len(new)} held-out images are training images themselves, so that nothing can be called a copy: give held-out images that are not among the training images")
+    return (own.mean() / new.mean()).item(), limit
 
 def copying(
     synthetic,  # (n, d)
@@ -475,6 +477,15 @@ def draw_like(y, yr, seed):
     draw = torch.cat([(yr == c).nonzero()[:, 0][torch.randperm(int((yr == c).sum()), generator=g)[:int((y == c).sum())]] for c in y.unique()])
     return draw, torch.ones(len(yr), dtype=torch.bool).index_fill(0, draw, False)
 
+def effective(z, labels=None):
+    "Return the Vendi score, or NaN where an image's features are all zero, as a black image's in pixels."
+    return vendi(z, labels=labels) if z.any(1).all() else float("nan")
+
+def over(value, real, what):
+    "Return a score over that of real images; ValueError if the latter is 0."
+    if real == 0: raise ValueError(f"{what} of the real images is 0: the images of each class are equal in these features; give other real images or another extractor")
+    return value / real
+
 def fidelity(z, zr, k, kernel):
     "Return the scores that compare two sets as wholes."
     kernel = resolved(kernel, zr)
@@ -486,7 +497,7 @@ def representative(z, y, zr, yr, clusters, seed):
     draw, rest = draw_like(y, yr, seed)
     real, other = (zr[rest], yr[rest]), (zr[draw], yr[draw])
     reach = real_to_synthetic(z, y, *real)
-    return dict(vendi_random=vendi(zr[draw]), real_to_synthetic=reach, synthetic_to_real=synthetic_to_real(z, y, *real), representativeness=reach / real_to_synthetic(*other, *real),
+    return dict(vendi_random=effective(zr[draw]), real_to_synthetic=reach, synthetic_to_real=synthetic_to_real(z, y, *real), representativeness=over(reach, real_to_synthetic(*other, *real), "the distance to the nearest image"),
                 clusters=clusters_covered(z, y, *real, clusters, seed), clusters_random=clusters_covered(*other, *real, clusters, seed))
 
 def score_features(
@@ -502,7 +513,7 @@ def score_features(
     "Score features that are there already, as `score` does."
     k = neighbours_of(y, yr) if k is None else k
     check_sets(y, yr, k, kernel, clusters, names)
-    found = dict(n=len(z), k=k, **fidelity(z, zr, k, kernel), diversity=spread(z, y) / spread(zr, yr), vendi=vendi(z), vendi_class=vendi(z, labels=y))
+    found = dict(n=len(z), k=k, **fidelity(z, zr, k, kernel), diversity=over(spread(z, y), spread(zr, yr), "the spread"), vendi=effective(z), vendi_class=effective(z, y))
     if lacking := too_few(y, yr, clusters, names):
         return found | dict(real_to_synthetic=real_to_synthetic(z, y, zr, yr), synthetic_to_real=synthetic_to_real(z, y, zr, yr), left_out=f"vendi_random, representativeness, clusters, clusters_random: {lacking}")
     return found | representative(z, y, zr, yr, clusters, seed)
@@ -515,7 +526,7 @@ def score(
     synthetic,          # ImageFolder, or (images uint8 (n, 3, h, w), labels (n,))
     real,               # ImageFolder with its classes, or such a pair: held-out real images
     *,
-    extractor,          # "pixels", "grey", "inception", a folder written by `train_real`, or uint8 images -> features (n, d)
+    extractor,          # "pixels", "grey", "thumbnails", "inception", a folder written by `train_real`, or uint8 images -> features (n, d)
     train=None,         # the same of the training images: adds nearest_ratio and copies
     k:int=None,         # of precision, recall, density and coverage; None = 5, fewer for the smallest sets
     seed:int=0,         # of the random real images to compare with, and of k-means

@@ -277,6 +277,22 @@ def test_pictures_that_cannot_be_drawn_give_one_line_before_anything_is_computed
     assert all(s in said for s in says) and not list(tmp_path.iterdir()), said
 
 
+@named("args, says", [
+    (["--workers", 0], ["--workers 0", "at least 1"]), (["--looks", 0], ["--looks 0", "at least 1"]),
+    (["--protocol", "fkd", "--teacher", ROOT / "assets/teacher", "--soft-labels", "FILE"], ["--soft-labels", "is a file"])], ids=str)
+def test_what_is_known_to_fail_is_refused_before_the_preset_is_said(args, says, hand, real, tmp_path):
+    (tmp_path / "file").touch()
+    done = call("evaluate", hand, "--val", real / "test", *[tmp_path / "file" if a == "FILE" else a for a in args])
+    assert all(s in error(done) for s in says) and not done.stdout
+
+
+def test_classes_that_do_not_match_the_default_are_told_that_it_is_one(real, tmp_path, monkeypatch):
+    (tmp_path / "results/default/real").mkdir(parents=True); (tmp_path / "results/default/real/test").symlink_to(real / "test")
+    monkeypatch.chdir(tmp_path)
+    mine = one_each(real, tmp_path / "mine", lambda c: f"n0{c[0]}")
+    for command, option in (("evaluate", "--val"), ("score", "--real")): assert f"({option} is not given: the test images of the default" in error(call(command, mine))
+
+
 def test_where_real_images_are_few_the_rest_is_scored_and_it_says_so(real, tmp_path):
     done = call("score", real / "val", "--real", real / "test", "--out", tmp_path / "scores.json")
     kept = json.loads((tmp_path / "scores.json").read_text())

@@ -163,6 +163,24 @@ def test_nearest_images_in_blocks_are_those_of_the_whole_set(images):
     assert copying(pixels(x), pixels(z), pixels(x))["nearest_ratio"] == 1
 
 
+def test_held_out_images_that_are_training_images_are_refused_where_copies_are_asked_for(folders):
+    with pytest.raises(ValueError, match="90 of 90 held-out images are training images themselves"): score(folders / "made", folders / "train", extractor="pixels", train=folders / "train")
+    with pytest.raises(ValueError, match="not among the training images"): neighbours(folders / "made", folders / "train", folders / "train", extractor="pixels")
+
+
+def test_a_black_image_has_no_vendi_score_and_every_other(folders, images):
+    x, y = RealImages(folders / "made").tensors()
+    black = x.clone(); black[5] = 0
+    held = RealImages(folders / "held").tensors()
+    got, whole = score((black, y), held, extractor="pixels"), score((x, y), held, extractor="pixels")
+    assert {k for k, v in got.items() if v != v} == {"vendi", "vendi_class"} and not any(v != v for v in whole.values())
+
+
+def test_real_classes_of_one_repeated_image_are_refused(folders):
+    (x, y), (h, yr) = (RealImages(folders / f).tensors() for f in ("made", "held"))
+    with pytest.raises(ValueError, match="of the real images is 0: the images of each class are equal"): score((x, y), (h[30 * yr], yr), extractor="pixels", clusters=1)
+
+
 def test_neighbours_are_drawn_with_a_row_for_each_space(folders):
     import matplotlib
     matplotlib.use("Agg")
