@@ -134,7 +134,7 @@ def main(dst="docs/_src"):
     several = {p.relative_to(ROOT): f"experiments/{p.name}" for stem in ("sweep-*", "minimax-*", "surrogate-*", "teacher") for p in copies_of(stem) if p.parts[-3] == "default"}
     texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md"}.items() if (ROOT / k).exists()}
     index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
-    stage = Stage(dst, library | runs | texts | {index: "index.ipynb", report: "results.md", Path("results/full/table3.md"): "results.md"})
+    stage = Stage(dst, library | runs | texts | {index: "index.ipynb", report: "results.md", Path("results/full/table3.md"): "results.md", Path("results/default/baselines.md"): "results.md"})
     tree = toctree("Results", ["results.md", *(["experiments/log.md"] if Path("nbs/experiments/log.md") in texts else [])])
     tree += toctree("Experiments", list(runs.values())) + toctree("Sweeps and other runs", [f"{source.stem} <{page}>" for source, page in several.items()]) + toctree("Library", list(library.values()))
     tree += toctree("About", ["changelog.md"] if Path("CHANGELOG.md") in texts else [])
