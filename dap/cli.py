@@ -114,7 +114,7 @@ def look(
     if size is not None and size < 1: raise ValueError(f"size {size}: give at least 1 pixel")
     if Path(folder).resolve() == Path(real).resolve(): raise ValueError(f"{folder} is compared with itself: give two folders")
     try: found = check_folder(folder, val=real, ipc=ipc, size=size)
-    except ValueError as e: raise ValueError(f"{e}{said}") from None
+    except ValueError as e: raise ValueError(f"{e}{said * (str(real) in str(e))}") from None
     each = str(found["least"]) if found["least"] == found["most"] else f"{found['least']} to {found['most']} (not equally many)"
     sizes, more = [f"{w} x {h}" for w, h in found["sizes"]], len(class_folders(real)) - len(found["classes"])
     lines = [f"set        {folder}: {len(found['classes'])} classes, {each} images a class, {sizes[0]}{f' to {sizes[-1]} ({len(sizes)} sizes)' * (len(sizes) > 1)} pixels"]

@@ -291,6 +291,9 @@ def test_classes_that_do_not_match_the_default_are_told_that_it_is_one(real, tmp
     monkeypatch.chdir(tmp_path)
     mine = one_each(real, tmp_path / "mine", lambda c: f"n0{c[0]}")
     for command, option in (("evaluate", "--val"), ("score", "--real")): assert f"({option} is not given: the test images of the default" in error(call(command, mine))
+    shutil.rmtree(mine); one_each(real, mine); (mine / FASHION[3] / "00000.png").unlink()
+    said = error(call("evaluate", mine))
+    assert "is empty" in said and "--val" not in said
 
 
 def test_where_real_images_are_few_the_rest_is_scored_and_it_says_so(real, tmp_path):
