@@ -29,7 +29,7 @@ def class_list(
     dataset:str,  # fashion, fashion-tops, fashion-two, imagenette, imagewoof, imageidc
 ):                # -> {folder name: label in the backbone}, sorted by name
     "Return the classes of a named data set."
-    lists = {"fashion": {c: i for i, c in enumerate(FASHION)}, "fashion-tops": {FASHION[i]: i for i in (0, 2, 3, 4, 6)}, "fashion-two": {FASHION[i]: i for i in (1, 8)}}
+    lists = {"fashion": {c: i for i, c in enumerate(FASHION)}, "fashion-tops": {FASHION[i]: i for i in (0, 2, 3, 4, 6)}, "fashion-others": {FASHION[i]: i for i in (1, 5, 7, 8, 9)}, "fashion-two": {FASHION[i]: i for i in (1, 8)}}
     lists |= {k: v for k, v in json.loads((Path(__file__).parent / "class_lists.json").read_text()).items()}
     if dataset not in lists: raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(sorted(lists))}")
     return dict(sorted(lists[dataset].items()))
