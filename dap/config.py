@@ -53,7 +53,8 @@ PROTOCOLS = {
 
 GUIDED = dict(     # every option of the guide `DAP` that a method fixes; None: chosen per profile, for all methods alike
     guide="DAP", energy="MeanDistance", kernel="Linear", shift="plain", start=0.0, stop=1.0, gamma_schedule="constant",
-    pairing=None, per_image=None, scale=None, draw=None, redraw=False)
+    pairing=None, per_image=None, scale=None, draw=None, redraw=False,
+    begin=None)                # modes: from its class's modes, noised for a share of the steps, as d4m does
 
 METHODS = {      # what a method's name stands for; its strength, pairing and layer are chosen per profile
     "dit": dict(guide=None),
