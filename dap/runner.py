@@ -9,6 +9,7 @@ __all__ = ['LARGE', 'ORDERS', 'TAKEN', 'FULL_CLASS', 'SURROGATES', 'NEEDED', 'AL
            'image_flops', 'network_flops', 'cell_flops', 'plan', 'plan_grid', 'surroundings', 'show_plan']
 
 # %% ../nbs/18_runner.ipynb #44d63c37
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -80,8 +81,12 @@ def check_tree(
     "Raise ValueError for a missing folder, split or class, too few images, or a broken image."
     from dap.data import RealImages, check_images
     if not Path(p["source"]).is_dir(): raise ValueError(f"no data folder {p['source']}: point profile.source at an ImageFolder tree with train/ and {p['test_split']}/")
-    for images in (RealImages(Path(p["source"]) / "train", classes, per_class=p["real_per_class"]), RealImages(Path(p["source"]) / p["test_split"], classes)):
-        if decode: check_images(images)
+    train, test = RealImages(Path(p["source"]) / "train", classes, per_class=p["real_per_class"]), RealImages(Path(p["source"]) / p["test_split"], classes)
+    fewest = lambda images: min(Counter(images.targets).values())
+    needed = max([p["ipc"], *banks_of(p).values()])
+    if fewest(train) < needed: raise ValueError(f"a class in {p['source']}/train has {fewest(train)} images, the banks and sets need {needed} (ipc, per_class, ipc × per_image): lower them, or add images")
+    if min(fewest(train), fewest(test)) < p["real_points"]: raise ValueError(f"real_points = {p['real_points']}: a class has {min(fewest(train), fewest(test))} images in train or {p['test_split']}; lower it")
+    for images in (train, test) if decode else (): check_images(images)
 
 ORDERS = ("given", "random", "kmedoids", "herding", "clusters")
 
@@ -96,7 +101,7 @@ def check_methods(p):
     guided = {m for m in [*METHODS, *p["variants"]] if method_of(m, p["variants"])["guide"] == "DAP"}
     wrong = [f"{m}: {v}" for m, v in p["pool"].items() if m not in guided or v not in ("flatten", "mean", "normalize")]
     if wrong: raise ValueError(f"pool {wrong[0]!r}: give a method and flatten, mean or normalize")
-    lacking = [m for m in p["methods"] if m in guided and m not in p["pool"]]
+    lacking = [m for m in p["methods"] if m in guided and m not in inherit(p["pool"], p["variants"])]
     if lacking: raise ValueError(f"pool names no pooling for method {lacking[0]!r}: add it")
     unordered = [m for m in p["pool"] if p["real_order"].get(m) not in ORDERS]
     if unordered: raise ValueError(f"real_order of {unordered[0]!r} is {p['real_order'].get(unordered[0])!r}: choose one of {', '.join(ORDERS)} for every method that pool names")

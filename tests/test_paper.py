@@ -1,12 +1,12 @@
 """The paper's profile, as it is committed, on a miniature of ImageNet: only paths and widths are other ones."""
 import csv, json, os, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pytest, yaml
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
-WIDTHS = {"image_size": 64, "img_size": 128, "score_size": 32, "ipc": 2, "num_inference_steps": 4, "per_class": 4, "real_points": 4, "generation_seeds": "[0,1]", "epochs_factor": 0.001, "looks": 1}
+WIDTHS = {"image_size": 64, "img_size": 128, "score_size": 32, "ipc": 2, "num_inference_steps": 4, "per_class": 4, "real_points": 3, "generation_seeds": "[0,1]", "epochs_factor": 0.001, "looks": 1}
 
 
 def run(clone, *command, ok=True):
@@ -80,6 +80,12 @@ def test_check_looks_first_and_refuses(finished, imagenet):
     try: said = run(clone, "dap", "check", ok=False)
     finally: torn.write_bytes(whole)
     assert "cannot read image" in said and torn.name in said and "Traceback" not in said
+    params = (clone / "params.yaml").read_text()
+    for wrong, says in (({"real_points": 4}, "real_points = 4"), ({"per_class": 7}, "need 7")):
+        changed = yaml.safe_load(params); changed["profile"] |= wrong
+        (clone / "params.yaml").write_text(yaml.safe_dump(changed, sort_keys=False))
+        try: assert says in run(clone, "dap", "check", ok=False)
+        finally: (clone / "params.yaml").write_text(params)
 
 
 def test_soft_labels_of_a_teacher_of_that_tree(finished):
