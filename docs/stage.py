@@ -133,12 +133,12 @@ def main(dst="docs/_src"):
     runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
     own = {p.relative_to(ROOT): f"examples/{p.name}" for p in sorted((ROOT / "nbs/examples").glob("*.ipynb"))}
     several = {p.relative_to(ROOT): f"experiments/{p.name}" for stem in ("sweep-*", "minimax-*", "surrogate-*", "teacher") for p in copies_of(stem) if p.parts[-3] == "default"}
-    texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md"}.items() if (ROOT / k).exists()}
+    texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md", "docs/api.md": "api.md", "CONTRIBUTING.md": "contributing.md"}.items() if (ROOT / k).exists()}
     index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
     stage = Stage(dst, library | runs | own | texts | {index: "index.ipynb", report: "results.md", Path("results/full/table3.md"): "results.md", Path("results/default/baselines.md"): "results.md"})
     tree = toctree("Results", ["results.md", *(["experiments/log.md"] if Path("nbs/experiments/log.md") in texts else [])])
     tree += toctree("Bring your own", list(own.values())) + toctree("Experiments", list(runs.values())) + toctree("Sweeps and other runs", [f"{source.stem} <{page}>" for source, page in several.items()]) + toctree("Library", list(library.values()))
-    tree += toctree("About", ["changelog.md"] if Path("CHANGELOG.md") in texts else [])
+    tree += toctree("About", [page for file, page in (("docs/api.md", "api.md"), ("CONTRIBUTING.md", "contributing.md"), ("CHANGELOG.md", "changelog.md")) if Path(file) in texts])
     with tempfile.TemporaryDirectory() as folder:
         for source, page in library.items(): stage.notebook(process(ROOT / source, folder), source, page)
         stage.notebook(process(ROOT / index, folder), index, "index.ipynb", tree)
