@@ -307,7 +307,7 @@ def plan_grid(
     from dap.evaluate import ready as network_ready
     for name, s in full["sets"].items():
         if s["bank"] not in full["banks"]: raise ValueError(f"set {name} asks for bank {s['bank']!r}: there are {', '.join(full['banks'])}")
-        unknown = sorted(set(s) - {*p, "bank"}) + sorted(set(full["banks"][s["bank"]]) - {*p, "latents"})
+        unknown = sorted(set(s) - {*p, "bank", "real"}) + sorted(set(full["banks"][s["bank"]]) - {*p, "latents"})
         if unknown: raise ValueError(f"unknown parameter {unknown[0]!r} in set {name} or its bank: the profile has no such key")
         bad = [m for m in s["methods"] if m not in known_methods(p | s)]
         if bad: raise ValueError(f"unknown method {bad[0]!r} in set {name}: choose from {', '.join(known_methods(p | s))}")
