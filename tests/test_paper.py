@@ -89,11 +89,11 @@ def test_check_looks_first_and_refuses(finished, imagenet):
 
 
 def test_soft_labels_of_a_teacher_of_that_tree(finished):
-    clone, _, given = finished
+    clone, _, _ = finished
     run(clone, "dap", "run", "nbs/experiments/judge.ipynb", "teacher.ipynb", "-p", "arch=resnet18_in", "-p", "epochs_factor=0.1", "-p", "img_size=128", "-p", "real=results/paper/real", "-p", "out=teacher")
-    given = given | {"protocol": "rded", "teacher": "teacher", "epochs_factor": 0.01, "methods": "[random,dit,dap]"}
-    run(clone, "dvc", "exp", "run", "-S", "profile=paper", *(x for k, v in given.items() for x in ("-S", f"profile.{k}={v}")))
-    cell = json.loads(next((clone / "results/paper/cells").glob("*-dap-g0-*.json")).read_text())
+    run(clone, "dap", "run", "nbs/experiments/evaluate.ipynb", "soft.ipynb", "-s", "profile", "-p", "protocol=rded", "-p", "teacher=teacher", "-p", "epochs_factor=0.01", "-p", "methods=[random,dap]", "-p", "generation_seeds=[0]",
+        "-p", "real=results/paper/real", "-p", "distilled=results/paper/distilled", "-p", "out=soft")
+    cell = json.loads(next((clone / "soft").glob("*-dap-g0-*.json")).read_text())
     assert cell["protocol"] == "rded" and cell["resolved"]["label"] == "soft" and cell["resolved"]["temperature"] == 20 and cell["options"]["teacher"]
 
 
