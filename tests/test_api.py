@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PROMISED = re.findall(r"^\| `(dap\.[\w.]+)(?:\(([^)]*)\))?`", (ROOT / "docs/api.md").read_text(), re.M)
+PROMISED = re.findall(r"\| `(dap\.[\w.]+)(?:\(([^)]*)\))?` \|$", (ROOT / "docs/api.md").read_text(), re.M)
 
 
 def find(name):
