@@ -128,12 +128,13 @@ def claims_of(
     cells,          # DataFrame of `read_cells`
     pairs,          # list of (method, baseline): that the method is better is claimed
     item:str,
-    paper={},       # {method: the paper's number}
+    paper={},       # {method: the paper's number, or {IPC as a word: number}}
     where="",       # words after the claim: on what data
 ):                  # -> list of dicts of CLAIM, one for each pair, data set, network and IPC
     "Claim that methods beat baselines, and judge it."
     mean = cells.groupby(["dataset", "arch", "ipc", "method"]).final.mean()
-    return [claim(f"{r.method} beats {r.baseline}: {r.dataset}, {r.arch}, IPC {r.ipc}{where}", item, r._asdict(), mean[r.dataset, r.arch, r.ipc, r.method], paper.get(r.method)) for r in compare(cells, pairs).itertuples(index=False)]
+    known = lambda m, ipc: paper[m].get(str(ipc)) if isinstance(paper.get(m), dict) else paper.get(m)
+    return [claim(f"{r.method} beats {r.baseline}: {r.dataset}, {r.arch}, IPC {r.ipc}{where}", item, r._asdict(), mean[r.dataset, r.arch, r.ipc, r.method], known(r.method, r.ipc)) for r in compare(cells, pairs).itertuples(index=False)]
 
 # %% ../nbs/15_report.ipynb #c344df89
 def summarise(

@@ -303,6 +303,7 @@ def plan_grid(
 ):              # -> list of (stage, what, minutes, megabytes)
     "Predict the cost of the full grid, as `plan` does, optimised pixels (`dm`) apart; ValueError for what would fail later."
     from dap.backbones import load_backbone
+    from dap.bank import feature_width
     from dap.data import class_list
     from dap.evaluate import ready as network_ready
     for name, s in full["sets"].items():
@@ -329,8 +330,21 @@ def plan_grid(
         network_ready(own["arch"], own["protocol"], own["epochs_factor"], own["img_size"], "cpu", own["eval_dtype"], teacher=own["teacher"])
     count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
     minutes = lambda flops, kind: flops / p["rates"][kind] / p["workers"] / 60
-    priors = {name: load_backbone(name) for name in {(p | s)["backbone"] for s in full["sets"].values()}}
+    priors = {name: load_backbone(name) for name in {(p | s)["backbone"] for s in (*full["sets"].values(), *full["banks"].values())}}
     passes, rows = {name: (pass_flops(b), b.num_layers_share(b.default_layer)) for name, b in priors.items()}, []
+    for table, given in full["tables"].items():
+        for name, shown in given.get("wanted", {}).items():
+            if name not in full["cells"]: raise ValueError(f"table {table} asks for cells {name!r}: there are {', '.join(full['cells'])}")
+            own = full["sets"][full["cells"][name]["set"]] | full["cells"][name]
+            absent = [m for m in shown or () if m not in own["methods"]]
+            if absent: raise ValueError(f"table {table} asks for method {absent[0]!r} of cells {name}, which have {', '.join(own['methods'])}: add it to their set")
+    for name, bank in full["banks"].items():
+        here = p | bank
+        prior, classes = priors[here["backbone"]], len(class_list(here["dataset"]))
+        layer = prior.default_layer if here["layer"] == "auto" else here["layer"]
+        prior.check_layer(layer)
+        held = {k: classes * here["num_inference_steps"] * n for k, n in banks_of(here).items()}
+        rows.append((f"bank {name}", f"{sum(held.values())} features", minutes(sum(held.values()) * prior.num_layers_share(layer) * passes[here["backbone"]][0], "sample"), sum(n * feature_width(prior, layer, pool) for (pool, _), n in held.items()) * 2 / 1e6))
     for name, s in full["sets"].items():
         images = count(s) * sum(m in {*METHODS, *(p | s)["variants"]} for m in s["methods"])
         flops = count(s) * sum(image_flops(p | s, m, *passes[(p | s)["backbone"]]) for m in s["methods"] if m in {*METHODS, *(p | s)["variants"]})

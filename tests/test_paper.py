@@ -102,3 +102,28 @@ def test_no_code_asks_which_profile_it_is():
     for f in [*(ROOT / "dap").glob("*.py")]:
         for node in ast.walk(ast.parse(f.read_text())):
             if isinstance(node, ast.Compare): assert not {"default", "paper"} & {v.value for v in ast.walk(node) if isinstance(v, ast.Constant) and isinstance(v.value, str)}, f"{f.name}:{node.lineno}"
+
+
+def test_the_papers_grid(finished):
+    "A part of conf/full/paper.yaml at the same widths: fine-tuning, surrogates, all methods of Table 3, cells, a table with its verdict."
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+    clone, _, given = finished
+    before = yaml.safe_load((clone / "params.yaml").read_text())
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None): full = OmegaConf.to_container(compose("config", overrides=["profile=paper", "full=paper"]).full, resolve=True)
+    small = {"ipc": 2, "generation_seeds": [0, 1]}
+    full |= {"banks": {"nette-10": full["banks"]["nette-10"] | {"ipc": 2, "per_class": 4}}, "sets": {k: full["sets"][k] | small for k in ("nette-10", "gamma")},
+             "cells": {k: full["cells"][k] for k in ("nette-10-resnetap10", "gamma")}, "tables": {"gamma": full["tables"]["gamma"] | {"generation_seeds": [0, 1]}},
+             "surrogates": {"nette": full["surrogates"]["nette"] | {"img_size": 64, "epochs_factor": 0.2, "keep_epochs": [1, 2]}},
+             "minimax": {"nette": full["minimax"]["nette"] | {"source": str(given["backbone"]), "image_size": 64, "num_inference_steps": 4, "n_samples": 10}}} | dict.fromkeys(("whole", "encoded", "fig5"), {})
+    (clone / "params.yaml").write_text(yaml.safe_dump(before | {"profile": before["profile"] | {"matching": {"steps": 2}}, "full": full}, sort_keys=False))
+    said = run(clone, "dap", "check", "--grid")
+    assert "distill nette-10" in said and "bank nette-10" in said and "hours of an H100" in said
+    run(clone, "dvc", "repro", "full/dvc.yaml:table@gamma", "full/dvc.yaml:claims")
+    rows = list(csv.DictReader((clone / "results/paper/claims.csv").open()))
+    assert [r["paper_item"] for r in rows] == ["ablation of γ"] * 3 and {r["verdict"] for r in rows} <= {"holds", "does not", "cannot tell"} and rows[1]["paper_value"] == "67.800"
+    assert {p.name for p in (clone / "results/paper-full/distilled/nette-10").iterdir()} >= {"random", "dm", "dit", "minimax", "igd", "mgd3", "dap"}
+    wrong = full | {"tables": {"gamma": full["tables"]["gamma"] | {"wanted": {"nette-10": None}}}}
+    (clone / "params.yaml").write_text(yaml.safe_dump(before | {"full": wrong}, sort_keys=False))
+    try: assert "table gamma asks for cells 'nette-10'" in run(clone, "dap", "check", "--grid", ok=False)
+    finally: (clone / "params.yaml").write_text(yaml.safe_dump(before, sort_keys=False))
