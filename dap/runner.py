@@ -267,7 +267,8 @@ def cell_flops(
     y = torch.arange(classes).repeat_interleave(ipc or p["ipc"])
     r = scaled(settings(p["protocol"], p["img_size"]), y, p["epochs_factor"], p["looks"], p["arch"])
     trained, tested = network_flops(p["arch"], p["img_size"], classes)
-    asked = network_flops("resnet18_in", p["img_size"], classes)[1] if r["label"] == "soft" else 0      # the teacher, once an image
+    teacher = str(p["teacher"]).split(".")[0] if p["teacher"] and not Path(p["teacher"]).exists() else "resnet18_in"      # a folder's is that network
+    asked = network_flops(teacher, p["img_size"], classes)[1] if r["label"] == "soft" else 0      # once an image
     held = FULL_CLASS[p["data_format"]][1] * classes
     return r["epochs"] * len(y) * (trained + asked) + (held + (len(r["looks_at"]) - 1) * min(p["look_part"] or held, held)) * tested
 
@@ -300,12 +301,13 @@ ALLOWED = {"generation_seeds", "methods", "ipc", "protocol", "epochs_factor", "i
 def plan_grid(
     p:dict,     # profile
     full:dict,  # the section of the full grid: banks, sets, cells
-):              # -> list of (stage, what, minutes, megabytes)
+):              # -> list of (stage, what, minutes, megabytes), and workers where one alone works
     "Predict the cost of the full grid, as `plan` does, optimised pixels (`dm`) apart; ValueError for what would fail later."
     from dap.backbones import load_backbone
     from dap.bank import feature_width
     from dap.data import class_list
     from dap.evaluate import ready as network_ready
+    from dap.sampling import ready, swap
     for name, s in full["sets"].items():
         if s["bank"] not in full["banks"]: raise ValueError(f"set {name} asks for bank {s['bank']!r}: there are {', '.join(full['banks'])}")
         unknown = sorted(set(s) - {*p, "bank", "real"}) + sorted(set(full["banks"][s["bank"]]) - {*p, "latents"})
@@ -330,9 +332,23 @@ def plan_grid(
         network_ready(own["arch"], own["protocol"], own["epochs_factor"], own["img_size"], "cpu", own["eval_dtype"], teacher=own["teacher"])
     count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
     minutes = lambda flops, kind: flops / p["rates"][kind] / p["workers"] / 60
-    priors = {name: load_backbone(name) for name in {(p | s)["backbone"] for s in (*full["sets"].values(), *full["banks"].values())}}
-    passes, rows = {name: (pass_flops(b), b.num_layers_share(b.default_layer)) for name, b in priors.items()}, []
+    priors = {name: load_backbone(name, **(p["load"] if name == p["backbone"] else {})) for name in {(p | s)["backbone"] for s in (*full["sets"].values(), *full["banks"].values())}}
+    passes, rows = {name: pass_flops(b) for name, b in priors.items()}, []
+    layer_of = lambda o: priors[o["backbone"]].default_layer if o["layer"] == "auto" else o["layer"]
+    size_of = lambda o: o["image_size"] ** 2 * 1e-6
+    def visited(o):
+        b = priors[o["backbone"]]
+        return set(ready(swap(b.scheduler, o["sampler"]) if o["sampler"] else b.scheduler, o["num_inference_steps"], 1.0, "cpu", b.options["learned_variance"])[1])
+    for name, s in full["sets"].items():
+        bank, own = p | full["banks"][s["bank"]], p | full["banks"][s["bank"]] | s
+        if own["backbone"] != bank["backbone"]: raise ValueError(f"set {name} samples with {own['backbone']}, its bank {s['bank']!r} is of {bank['backbone']}: give both the same")
+        guided = [m for m in s["methods"] if m in {*METHODS, *own["variants"]} and method_of(m, own["variants"])["guide"]]
+        prior = priors[own["backbone"]]
+        if guided: ready(swap(prior.scheduler, own["sampler"]) if own["sampler"] else prior.scheduler, own["num_inference_steps"], 1.0, "cpu", prior.options["learned_variance"], True)
+        absent = visited(own) - visited(bank) if any(m in inherit(own["pool"], own["variants"]) for m in guided) else ()
+        if absent: raise ValueError(f"set {name} visits t = {max(absent)}, which its bank {s['bank']!r} does not hold: give both the same sampler and num_inference_steps")
     for table, given in full["tables"].items():
+        if not Path(f"nbs/experiments/{table}.ipynb").is_file(): raise ValueError(f"there is no nbs/experiments/{table}.ipynb: take table {table} out")
         for name, shown in given.get("wanted", {}).items():
             if name not in full["cells"]: raise ValueError(f"table {table} asks for cells {name!r}: there are {', '.join(full['cells'])}")
             own = full["sets"][full["cells"][name]["set"]] | full["cells"][name]
@@ -340,15 +356,16 @@ def plan_grid(
             if absent: raise ValueError(f"table {table} asks for method {absent[0]!r} of cells {name}, which have {', '.join(own['methods'])}: add it to their set")
     for name, bank in full["banks"].items():
         here = p | bank
-        prior, classes = priors[here["backbone"]], len(class_list(here["dataset"]))
-        layer = prior.default_layer if here["layer"] == "auto" else here["layer"]
+        prior, classes, layer = priors[here["backbone"]], len(class_list(here["dataset"])), layer_of(here)
         prior.check_layer(layer)
         held = {k: classes * here["num_inference_steps"] * n for k, n in banks_of(here).items()}
-        rows.append((f"bank {name}", f"{sum(held.values())} features", minutes(sum(held.values()) * prior.num_layers_share(layer) * passes[here["backbone"]][0], "sample"), sum(n * feature_width(prior, layer, pool) for (pool, _), n in held.items()) * 2 / 1e6))
+        rows.append((f"bank {name}", f"{sum(held.values())} features", minutes(sum(held.values()) * prior.num_layers_share(layer) * passes[here["backbone"]], "sample"), sum(n * feature_width(prior, layer, pool) for (pool, _), n in held.items()) * 2 / 1e6))
     for name, s in full["sets"].items():
         images = count(s) * sum(m in {*METHODS, *(p | s)["variants"]} for m in s["methods"])
-        flops = count(s) * sum(image_flops(p | s, m, *passes[(p | s)["backbone"]]) for m in s["methods"] if m in {*METHODS, *(p | s)["variants"]})
-        rows.append((f"distill {name}", f"{images} images", minutes(flops, "sample"), images * p["image_size"] ** 2 * 1e-6))
+        own = p | full["banks"][s["bank"]] | s
+        share = priors[own["backbone"]].num_layers_share(layer_of(own))
+        flops = count(s) * sum(image_flops(own, m, passes[own["backbone"]], share) for m in s["methods"] if m in {*METHODS, *own["variants"]})
+        rows.append((f"distill {name}", f"{images} images", minutes(flops, "sample"), images * size_of(own)))
     for name, c in full["cells"].items():
         own = p | full["sets"][c["set"]] | c
         n = len(own["methods"]) * len(own["generation_seeds"])
@@ -356,7 +373,16 @@ def plan_grid(
     for name, w in full["whole"].items():
         if set(w) != {"dataset", "arch", "epochs_factor"}: raise ValueError(f"whole {name} has {', '.join(w)}: give dataset, arch and epochs_factor")
         class_list(w["dataset"]); network_ready(w["arch"], p["protocol"], w["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], teacher=p["teacher"])
-        rows.append((f"whole {name}", f"{w['arch']} on all real images", minutes(cell_flops(p | w, FULL_CLASS[p["data_format"]][0]), "train") * p["workers"], 0.01))
+        rows.append((f"whole {name}", f"{w['arch']} on all real images", minutes(cell_flops(p | w | {"looks": 1}, FULL_CLASS[p["data_format"]][0]), "train") * p["workers"], 0.01, 1))
+    real = FULL_CLASS[p["data_format"]][0]
+    for name, s in full["surrogates"].items(): rows.append((f"surrogate {name}", f"{s['arch']} on real images", minutes(cell_flops(p | s | {"protocol": "real", "looks": 1}, s["real_per_class"] or real), "train") * p["workers"], 10.0, 1))
+    for name, m in full["minimax"].items():
+        images = m["epochs"] * len(class_list((p | m)["dataset"])) * (p["real_per_class"] or real)
+        rows.append((f"minimax {name}", f"{images} images shown", minutes(3 * images * passes[p["backbone"]], "sample") * p["workers"], 500.0, 1))
+    for name, e in full["encoded"].items():
+        own = p | e
+        reals = len(class_list(own["dataset"])) * (own["real_per_class"] or real)
+        rows.append((f"encode {name}", f"{reals} real images", reals * 0.003 * size_of(own) / 784e-6 / 60, reals * size_of(own) / 4))
     return rows
 
 LICENCES = {"dit-xl": "CC-BY-NC 4.0, not for commercial use", "stable-diffusion": "CreativeML Open RAIL-M, with restrictions of use", "mini-": "of this repository, trained on Fashion-MNIST (MIT)"}
@@ -384,9 +410,9 @@ def show_plan(
 ):             # -> text
     "Return the plan as text; ValueError if the disk is too small for it."
     a, b = (max(len(r[i]) for r in rows) for i in (0, 1))
-    lines = [f"{stage:<{a}} {what:<{b}} {minutes:6.1f} min {size:8.0f} MB" for stage, what, minutes, size in rows]
+    lines = [f"{stage:<{a}} {what:<{b}} {minutes:6.1f} min {size:8.0f} MB" for stage, what, minutes, size, *_ in rows]
     need, free = 2 * sum(r[3] for r in rows), shutil.disk_usage(".").free / 1e6                # DVC keeps a second copy in its cache
-    total = sum(r[2] for r in rows)
-    lines += [f"{'predicted in all':<{a + b + 1}} {total:6.1f} min {need:8.0f} MB with DVC's copy, {free:.0f} MB free", f"{total * p['workers'] / 60:.1f} hours of {p['rates']['of']}"]
+    total, hours = sum(r[2] for r in rows), sum(r[2] * (r[4] if len(r) > 4 else p["workers"]) for r in rows) / 60
+    lines += [f"{'predicted in all':<{a + b + 1}} {total:6.1f} min {need:8.0f} MB with DVC's copy, {free:.0f} MB free", f"{hours:.1f} hours of {p['rates']['of']}"]
     if need > free: raise ValueError(f"the chain needs {need:.0f} MB of disk, {free:.0f} MB are free: make room or lower per_class")
     return "\n".join(lines)

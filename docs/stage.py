@@ -144,7 +144,7 @@ def main(dst="docs/_src"):
     library = {p.relative_to(ROOT): p.name for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))}
     runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
     own = {p.relative_to(ROOT): f"examples/{p.name}" for p in sorted((ROOT / "nbs/examples").glob("*.ipynb"))}
-    several = {p.relative_to(ROOT): f"experiments/{p.name}" for stem in ("sweep-*", "minimax-*", "surrogate-*", "teacher", "fig5") for p in copies_of(stem) if p.parts[-3] == "default"}
+    several = {p.relative_to(ROOT): f"experiments/{p.name}" for stem in ("sweep-*", "minimax-*", "surrogate-*", "teacher", "fig5-*") for p in copies_of(stem) if p.parts[-3] == "default"}
     texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md", "docs/choices.md": "choices.md", "docs/api.md": "api.md", "CONTRIBUTING.md": "contributing.md"}.items() if (ROOT / k).exists()}
     index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
     stage = Stage(dst, library | runs | own | texts | {index: "index.ipynb", report: "results.md", Path("results/full/table3.md"): "results.md", Path("results/default/baselines.md"): "results.md"})
