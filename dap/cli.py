@@ -16,7 +16,7 @@ import json, os, textwrap
 import typer
 import yaml
 from .config import code_hash, deterministic, manifest, protocol as preset, write_atomic, write_json
-from .runner import check_profile, declared, plan, plan_grid, run_notebook, section, show_plan
+from .runner import check_profile, declared, plan, plan_grid, run_notebook, section, show_plan, surroundings
 
 # %% ../nbs/19_cli.ipynb #97f863eb
 app = typer.Typer(help="Diffusion models as dataset distillation priors.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -51,12 +51,13 @@ def check(
     decode: bool = typer.Option(True, help="with an image tree as source: read every image once"),
     grid: bool = typer.Option(False, help="the plan of the full grid (make repro-all) instead"),
 ):
-    "Check the profile and print the plan: stages, cells, predicted minutes, disk. Changes nothing."
+    "Check the profile and print the plan: weights, licences, device, stages, cells, predicted minutes, disk. Changes nothing."
     with one_line_errors():
         profile = section("profile", file)
         typer.echo(f"profile {profile.get('name')!r}: {profile.get('dataset')}, {profile.get('backbone')}, IPC {profile.get('ipc')}")
         backbone = check_profile(profile, decode=decode)
-        typer.echo(show_plan(plan_grid(profile, section("full", file)) if grid else plan(profile, backbone)))
+        typer.echo("\n".join(surroundings(profile, backbone)))
+        typer.echo(show_plan(plan_grid(profile, section("full", file)) if grid else plan(profile, backbone), profile))
 
 # %% ../nbs/19_cli.ipynb #5d1e7a02
 REAL = Path("results/default/real/test")

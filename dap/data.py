@@ -26,12 +26,16 @@ from .config import write_atomic
 FASHION = ("0-t-shirt-top", "1-trouser", "2-pullover", "3-dress", "4-coat", "5-sandal", "6-shirt", "7-sneaker", "8-bag", "9-ankle-boot")
 
 def class_list(
-    dataset:str,  # fashion, fashion-tops, fashion-two, imagenette, imagewoof, imageidc
+    dataset:str,  # fashion, fashion-tops, fashion-others, fashion-two, imagenette, imagewoof, imageidc, imagenet1k; several with + between them
 ):                # -> {folder name: label in the backbone}, sorted by name
     "Return the classes of a named data set."
-    lists = {"fashion": {c: i for i, c in enumerate(FASHION)}, "fashion-tops": {FASHION[i]: i for i in (0, 2, 3, 4, 6)}, "fashion-two": {FASHION[i]: i for i in (1, 8)}}
+    lists = {"fashion": {c: i for i, c in enumerate(FASHION)}, "fashion-tops": {FASHION[i]: i for i in (0, 2, 3, 4, 6)}, "fashion-others": {FASHION[i]: i for i in (1, 5, 7, 8, 9)}, "fashion-two": {FASHION[i]: i for i in (1, 8)}}
+    if "+" in dataset: return dict(sorted({c: i for part in dataset.split("+") for c, i in class_list(part).items()}.items()))
     lists |= {k: v for k, v in json.loads((Path(__file__).parent / "class_lists.json").read_text()).items()}
-    if dataset not in lists: raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(sorted(lists))}")
+    if dataset == "imagenet1k":
+        from timm.data import ImageNetInfo
+        return {wnid: i for i, wnid in enumerate(ImageNetInfo().label_names())}
+    if dataset not in lists: raise ValueError(f"unknown dataset {dataset!r}: choose one of {', '.join(sorted([*lists, 'imagenet1k']))}")
     return dict(sorted(lists[dataset].items()))
 
 # %% ../nbs/03_data.ipynb #135da8fe

@@ -2,10 +2,11 @@
 `python docs/stage.py DST`, from the repository's root."""
 import ast, os, re, shutil, sys, tempfile
 from pathlib import Path
-import nbformat, yaml
+import nbformat, pandas as pd, yaml
 from execnb.nbio import read_nb, write_nb
 from nbdev.config import get_config
 from nbdev.processors import FilterDefaults, exec_show_docs
+from dap.report import markdown
 from readme import ROOT, directives, relink
 
 HOST = get_config().doc_host + get_config().doc_baseurl
@@ -122,6 +123,17 @@ def results(folder):
     return text
 
 
+def claims(table):
+    "Return the front page's list of all claims with their verdicts, from claims.csv."
+    if not table.exists(): return ""
+    rows = pd.read_csv(table)
+    said = ", ".join(f"{n} {verdict}" for verdict, n in rows.verdict.value_counts().items())
+    expected = f"{len(rows) / 40:.1f}".removesuffix(".0")
+    return (f"\n## What each claim came to\n\n{len(rows)} claims, each with a 95 % interval: {said}. If none of them had an effect, {expected} would be said to hold by chance, and as many not to: one false alarm in twenty. "
+            f"`paper_value` is the paper's own number, of other data and weights; `our_value` is ours, `diff` ours against our baseline. How they were judged: [claims](nbs/experiments/claims.ipynb).\n\n"
+            + markdown(rows.astype(object).where(rows.notna(), "–")) + "\n\n")
+
+
 def toctree(caption, pages):
     return f"```{{toctree}}\n:hidden:\n:caption: {caption}\n" + "\n".join(re.sub(r"\.\w+(>?)$", r"\1", p) for p in pages) + "\n```\n\n" if pages else ""
 
@@ -132,16 +144,16 @@ def main(dst="docs/_src"):
     library = {p.relative_to(ROOT): p.name for p in sorted((ROOT / "nbs").glob("[0-9][0-9]_*.ipynb"))}
     runs = {p.relative_to(ROOT): f"experiments/{p.name}" for p in experiments()}
     own = {p.relative_to(ROOT): f"examples/{p.name}" for p in sorted((ROOT / "nbs/examples").glob("*.ipynb"))}
-    several = {p.relative_to(ROOT): f"experiments/{p.name}" for stem in ("sweep-*", "minimax-*", "surrogate-*", "teacher") for p in copies_of(stem) if p.parts[-3] == "default"}
-    texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md", "docs/api.md": "api.md", "CONTRIBUTING.md": "contributing.md"}.items() if (ROOT / k).exists()}
+    several = {p.relative_to(ROOT): f"experiments/{p.name}" for stem in ("sweep-*", "minimax-*", "surrogate-*", "teacher", "fig5-*") for p in copies_of(stem) if p.parts[-3] == "default"}
+    texts = {Path(k): v for k, v in {"nbs/experiments/log.md": "experiments/log.md", "CHANGELOG.md": "changelog.md", "docs/choices.md": "choices.md", "docs/api.md": "api.md", "CONTRIBUTING.md": "contributing.md"}.items() if (ROOT / k).exists()}
     index, report = Path("nbs/index.ipynb"), Path("results/default/report.md")
     stage = Stage(dst, library | runs | own | texts | {index: "index.ipynb", report: "results.md", Path("results/full/table3.md"): "results.md", Path("results/default/baselines.md"): "results.md"})
     tree = toctree("Results", ["results.md", *(["experiments/log.md"] if Path("nbs/experiments/log.md") in texts else [])])
     tree += toctree("Bring your own", list(own.values())) + toctree("Experiments", list(runs.values())) + toctree("Sweeps and other runs", [f"{source.stem} <{page}>" for source, page in several.items()]) + toctree("Library", list(library.values()))
-    tree += toctree("About", [page for file, page in (("docs/api.md", "api.md"), ("CONTRIBUTING.md", "contributing.md"), ("CHANGELOG.md", "changelog.md")) if Path(file) in texts])
+    tree += toctree("About", [page for file, page in (("docs/choices.md", "choices.md"), ("docs/api.md", "api.md"), ("CONTRIBUTING.md", "contributing.md"), ("CHANGELOG.md", "changelog.md")) if Path(file) in texts])
     with tempfile.TemporaryDirectory() as folder:
         for source, page in library.items(): stage.notebook(process(ROOT / source, folder), source, page)
-        stage.notebook(process(ROOT / index, folder), index, "index.ipynb", tree)
+        stage.notebook(process(ROOT / index, folder), index, "index.ipynb", stage.markdown(claims(ROOT / "results/default/claims.csv"), Path("README.md"), "index.ipynb") + tree)
     for source, page in (runs | own).items():
         copies = copies_of(source.stem)
         if not copies: print(f"{source}: no executed copy in results, shown without outputs")

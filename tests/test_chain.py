@@ -69,7 +69,7 @@ def test_a_corrupt_image_of_a_tree_is_named_before_anything_runs(clone, tmp_path
             (tmp_path / "real" / split / name).mkdir(parents=True)
             for i in range(4): Image.fromarray(np.random.default_rng(i).integers(0, 255, (28, 28, 3), np.uint8)).save(tmp_path / "real" / split / name / f"{i}.png")
     params = (clone / "params.yaml").read_text()
-    set_profile(clone, dataset="fashion-two", source=str(tmp_path / "real"), data_format="folder", real_per_class=4, per_class=4, per_image=4, ipc=1, generation_seeds=[0, 1])
+    set_profile(clone, dataset="fashion-two", source=str(tmp_path / "real"), data_format="folder", real_per_class=4, per_class=4, per_image=4, ipc=1, real_points=4, generation_seeds=[0, 1])
     try:
         assert "predicted in all" in call(clone, "dap", "check")
         torn = tmp_path / "real/test/8-bag/2.png"
