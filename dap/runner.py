@@ -6,7 +6,7 @@
 __all__ = ['LARGE', 'ORDERS', 'TAKEN', 'FULL_CLASS', 'SURROGATES', 'NEEDED', 'ALLOWED', 'LICENCES', 'TERMS', 'scrub', 'declared',
            'section', 'run_notebook', 'imported', 'check_tree', 'known_methods', 'check_methods', 'check_knobs',
            'check_peers', 'banks_of', 'guides_of', 'check_samples', 'check_options', 'check_profile', 'pass_flops',
-           'image_flops', 'network_flops', 'cell_flops', 'plan', 'plan_grid', 'surroundings', 'show_plan']
+           'image_flops', 'network_flops', 'cell_flops', 'plan', 'check_grid', 'plan_grid', 'surroundings', 'show_plan']
 
 # %% ../nbs/18_runner.ipynb #44d63c37
 from collections import Counter
@@ -298,13 +298,12 @@ def plan(
 NEEDED = {"set", "arch"}      # of an entry of the full grid's cells
 ALLOWED = {"generation_seeds", "methods", "ipc", "protocol", "epochs_factor", "img_size", "teacher", "soft_labels"}
 
-def plan_grid(
+def check_grid(
     p:dict,     # profile
-    full:dict,  # the section of the full grid: banks, sets, cells
-):              # -> list of (stage, what, minutes, megabytes), and workers where one alone works
-    "Predict the cost of the full grid, as `plan` does, optimised pixels (`dm`) apart; ValueError for what would fail later."
+    full:dict,  # the section of the full grid: banks, sets, cells, tables, whole
+):              # -> {name: its backbone}
+    "Raise ValueError for anything in the full grid that would fail later."
     from dap.backbones import load_backbone
-    from dap.bank import feature_width
     from dap.data import class_list
     from dap.evaluate import ready as network_ready
     from dap.sampling import ready, swap
@@ -330,12 +329,10 @@ def plan_grid(
             if absent: raise ValueError(f"cells {name} ask for {absent[0]!r} of {k}, which set {c['set']} does not have: add it there")
         if own["ipc"] > s["ipc"]: raise ValueError(f"cells {name} ask for IPC {own['ipc']}, set {c['set']} has {s['ipc']}: give at most that")
         network_ready(own["arch"], own["protocol"], own["epochs_factor"], own["img_size"], "cpu", own["eval_dtype"], teacher=own["teacher"])
-    count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
-    minutes = lambda flops, kind: flops / p["rates"][kind] / p["workers"] / 60
+    for name, w in full["whole"].items():
+        if set(w) != {"dataset", "arch", "epochs_factor"}: raise ValueError(f"whole {name} has {', '.join(w)}: give dataset, arch and epochs_factor")
+        class_list(w["dataset"]); network_ready(w["arch"], p["protocol"], w["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], teacher=p["teacher"])
     priors = {name: load_backbone(name, **(p["load"] if name == p["backbone"] else {})) for name in {(p | s)["backbone"] for s in (*full["sets"].values(), *full["banks"].values())}}
-    passes, rows = {name: pass_flops(b) for name, b in priors.items()}, []
-    layer_of = lambda o: priors[o["backbone"]].default_layer if o["layer"] == "auto" else o["layer"]
-    size_of = lambda o: o["image_size"] ** 2 * 1e-6
     def visited(o):
         b = priors[o["backbone"]]
         return set(ready(swap(b.scheduler, o["sampler"]) if o["sampler"] else b.scheduler, o["num_inference_steps"], 1.0, "cpu", b.options["learned_variance"])[1])
@@ -354,10 +351,26 @@ def plan_grid(
             own = full["sets"][full["cells"][name]["set"]] | full["cells"][name]
             absent = [m for m in shown or () if m not in own["methods"]]
             if absent: raise ValueError(f"table {table} asks for method {absent[0]!r} of cells {name}, which have {', '.join(own['methods'])}: add it to their set")
+    for bank in full["banks"].values():
+        if (p | bank)["layer"] != "auto": priors[(p | bank)["backbone"]].check_layer((p | bank)["layer"])
+    return priors
+
+def plan_grid(
+    p:dict,     # profile
+    full:dict,  # the section of the full grid
+):              # -> list of (stage, what, minutes, megabytes), and workers where one alone works
+    "Predict the cost of the full grid, as `plan` does, optimised pixels (`dm`) apart; ValueError for what would fail later."
+    from dap.bank import feature_width
+    from dap.data import class_list
+    priors = check_grid(p, full)
+    count = lambda s: len(s["generation_seeds"]) * s["ipc"] * len(class_list(s["dataset"]))
+    minutes = lambda flops, kind: flops / p["rates"][kind] / p["workers"] / 60
+    passes, rows = {name: pass_flops(b) for name, b in priors.items()}, []
+    layer_of = lambda o: priors[o["backbone"]].default_layer if o["layer"] == "auto" else o["layer"]
+    size_of = lambda o: o["image_size"] ** 2 * 1e-6
     for name, bank in full["banks"].items():
         here = p | bank
         prior, classes, layer = priors[here["backbone"]], len(class_list(here["dataset"])), layer_of(here)
-        prior.check_layer(layer)
         held = {k: classes * here["num_inference_steps"] * n for k, n in banks_of(here).items()}
         rows.append((f"bank {name}", f"{sum(held.values())} features", minutes(sum(held.values()) * prior.num_layers_share(layer) * passes[here["backbone"]], "sample"), sum(n * feature_width(prior, layer, pool) for (pool, _), n in held.items()) * 2 / 1e6))
     for name, s in full["sets"].items():
@@ -371,8 +384,6 @@ def plan_grid(
         n = len(own["methods"]) * len(own["generation_seeds"])
         rows.append((f"evaluate {name}", f"{n} cells of {own['arch']}", minutes(n * cell_flops(own), "train"), n * 0.01))
     for name, w in full["whole"].items():
-        if set(w) != {"dataset", "arch", "epochs_factor"}: raise ValueError(f"whole {name} has {', '.join(w)}: give dataset, arch and epochs_factor")
-        class_list(w["dataset"]); network_ready(w["arch"], p["protocol"], w["epochs_factor"], p["img_size"], "cpu", p["eval_dtype"], teacher=p["teacher"])
         rows.append((f"whole {name}", f"{w['arch']} on all real images", minutes(cell_flops(p | w | {"looks": 1}, FULL_CLASS[p["data_format"]][0]), "train") * p["workers"], 0.01, 1))
     real = FULL_CLASS[p["data_format"]][0]
     for name, s in full["surrogates"].items(): rows.append((f"surrogate {name}", f"{s['arch']} on real images", minutes(cell_flops(p | s | {"protocol": "real", "looks": 1}, s["real_per_class"] or real), "train") * p["workers"], 10.0, 1))
