@@ -38,8 +38,8 @@ def test_values_are_those_of_the_profiles(row):
         assert said == value, f"docs/choices.md says {key} = {said}, {name}.yaml {value}"
 
 
-@pytest.mark.parametrize("name,number", [("default", "6"), ("paper", "28")])
-def test_words_about_layer_and_order(name, number):
+@pytest.mark.parametrize("name", PROFILES)
+def test_words_about_layer_and_order(name):
     row = {r[1]: r for r in ROWS}
     at = 2 + list(PROFILES).index(name)
     assert row["`layer`"][at].split()[0] == PROFILES[name]["layer"] and row["`real_order`"][at].split(":")[0] == PROFILES[name]["real_order"]["dap"]
